@@ -1,0 +1,162 @@
+"""Where a sandbox's services run, seen from its actor.
+
+Three things, one inside the other. A *container* is the sandbox's place, for as long as the sandbox lives.
+A *run* is that place while it is up, under a run id that is never used twice: what was admitted for run A can
+only ever be dialled through run A's object, so it cannot reach run B. A *process* is one service in a run.
+
+Whoever writes a new kind implements these Protocols and hands the runtime a `ContainerFactory`;
+`actors.testing.check_container` tells whether it keeps the promises made here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from actors.sandbox.ids import SandboxId
+
+
+class ProcessStatus(StrEnum):
+    """What a process is doing, as far as its container knows."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command that was waited for ended."""
+
+    exit_code: int
+    """0 to 255, or minus the signal number that ended it."""
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False
+    """True if more was printed than is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """How to start one process."""
+
+    command: str | Sequence[str]
+    """Text is given to ``/bin/sh -c``; a sequence is executed as it is."""
+    cwd: str | None = None
+    """None: the sandbox's own workspace folder."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to the container's own small environment; the server's environment is never inherited.
+    Left out of `repr`: this is where people put secrets."""
+    id: str | None = None
+    """None: one is made up."""
+
+
+class ContainerProcess(Protocol):
+    """One service in a run. Safe to hold for as long as one likes: it answers from memory once it has exited."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def status(self) -> ProcessStatus: ...
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal number if a signal ended it."""
+
+    async def wait(self) -> int:
+        """Block until it has exited; return the exit code. Cancelling this leaves the process alone."""
+
+    async def kill(self, signal: int = ...) -> None:
+        """Send a signal to the process and its group. A process that has exited is left in peace: no error."""
+
+    async def logs(self) -> bytes:
+        """Return what it has printed to stdout and stderr so far, the newest bytes where it was too much."""
+
+
+class Run(Protocol):
+    """One stretch of a container being up."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    async def dial(self, port: int) -> trio.abc.HalfCloseableStream:
+        """Connect to a service of this run.
+
+        Returns a stream that the caller owns; a `trio.SocketStream` wherever there is a socket.
+
+        Raises:
+            NotListeningError: Nothing accepted; `tried` names each address.
+        """
+
+    async def start_process(self, options: ProcessOptions) -> ContainerProcess:
+        """Start a service. Cancelling this either starts nothing or leaves it listed in `processes`.
+
+        Raises:
+            UnsupportedError: This kind runs no processes of ours.
+            ContainerError: It could not be started; the text says why.
+        """
+
+    async def exec(self, options: ProcessOptions) -> ExecResult:
+        """Run a command to its end. Cancelling this kills it with its group.
+
+        Raises: as `start_process`.
+        """
+
+    def processes(self) -> Sequence[ContainerProcess]:
+        """Return the processes of this run, exited ones included (bounded), in order of start."""
+
+    @property
+    def busy(self) -> bool:
+        """True while something of ours runs inside that would be lost if the run were forgotten."""
+
+    async def stop(self) -> None:
+        """End everything in the run, politely first and then by force; return when nothing of it is left.
+
+        Idempotent. Cancelling the polite wait goes on to force at once.
+        """
+
+    async def wait_stopped(self) -> str:
+        """Block until the run has ended, by `stop` or by itself; return a reason for people."""
+
+
+class Container(Protocol):
+    """A sandbox's place."""
+
+    async def start(self, run_id: str, nursery: trio.Nursery) -> Run:
+        """Bring the place up as a new run.
+
+        Args:
+            run_id: A name never used before.
+            nursery: Where the run's own background tasks live. They must not raise, and end by `Run.stop`
+                or by cancellation; cancellation must leave nothing running.
+
+        Raises:
+            ContainerStartError: It is not up, and nothing of it is left.
+        """
+
+    async def reattach(self, run_id: str, nursery: trio.Nursery) -> Run | None:
+        """Return the run of that name if it is still up, None if it is not (what it left is cleaned away)."""
+
+    async def remove(self) -> None:
+        """Forget the place for good: its files go. Called after the last run has stopped. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerContext:
+    """What a factory is told about the sandbox it makes a place for."""
+
+    sandbox: SandboxId
+    folder: Path
+    """For this sandbox's container alone; it need not exist yet."""
+
+
+ContainerFactory = Callable[[ContainerContext, Mapping[str, object]], Container]
+"""Makes a container from the options it was created with (as kept in the log: plain values).
+
+Raises ValueError or TypeError for options it does not understand, before anything is stored.
+"""
