@@ -11,6 +11,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       SandboxMismatchError         it exists, but was created otherwise than asked for now
       RetryableError               nothing changed: the same call may succeed later
         MailboxFullError           too many messages wait
+        TooManyVisitsError         too many visits are under way
         ActorBrokenError           an append failed; the sandbox is being rebuilt from its log
         QuarantinedError           it broke too often; it is left alone for a while
         ShuttingDownError          the runtime is closing
@@ -85,6 +86,12 @@ class RetryableError(PorticoError):
 
 class MailboxFullError(RetryableError):
     """More messages wait for this sandbox than its mailbox holds."""
+
+    code = "OVERLOADED"
+
+
+class TooManyVisitsError(RetryableError):
+    """More visits are under way, or wait for a wake, than the sandbox may have."""
 
     code = "OVERLOADED"
 

@@ -11,7 +11,8 @@ A store knows nothing of ports or tokens: a `Record` is a name, a version and pl
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from actors.sandbox.ids import SandboxId
 
@@ -79,7 +80,22 @@ class Tenure:
 
 
 class Store(Protocol):
-    """Logs of many sandboxes. All methods but `exists` may block on storage; none blocks the trio thread."""
+    """Logs of many sandboxes, open within an ``async with`` block.
+
+    All methods but `exists` may wait for storage; none blocks the trio thread.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            StoreLockedError: Another process has it.
+        """
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close it; every tenure has ended."""
 
     async def claim(self, sandbox: SandboxId) -> Tenure:
         """Begin a tenure, ending any other on the same sandbox. Writes nothing for a sandbox without a log.

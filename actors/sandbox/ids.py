@@ -62,9 +62,7 @@ class SandboxId(str):
         if not 1 <= len(folded) <= SANDBOX_ID_LENGTH_MAX:
             raise InvalidNameError(f"a sandbox id has 1 to {SANDBOX_ID_LENGTH_MAX} characters, not {len(text)}")
         if _SANDBOX_ID.fullmatch(folded) is None:
-            raise InvalidNameError(
-                f"sandbox id {folded!r}: only a-z, 0-9 and hyphens, neither first nor last a hyphen"
-            )
+            raise InvalidNameError(f"sandbox id {folded!r}: only a-z, 0-9 and hyphens, neither first nor last a hyphen")
         if folded in RESERVED_SANDBOX_IDS:
             raise InvalidNameError(f"sandbox id {folded!r} is reserved")
         return super().__new__(cls, folded)

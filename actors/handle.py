@@ -1,0 +1,365 @@
+"""`Sandbox`: what owners hold. A name and a runtime; nothing in it can go stale.
+
+Each call finds the actor anew, so a handle may be kept for as long as one likes: across sleep, breakage, and
+the actor's leaving memory.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actors.containers.base import ContainerProcess, ExecResult, ProcessOptions, ProcessStatus, Run
+from actors.errors import NotListeningError, ProcessNotFoundError, SandboxNotFoundError
+from actors.sandbox.decide import (
+    DestroySandbox,
+    ExposePort,
+    RotatePreviewAuth,
+    SetPreviewAuth,
+    StopSandbox,
+    UnexposePort,
+    check_exposable,
+)
+from actors.sandbox.events import HostHeader
+from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, Port, PortToken, PreviewToken, SandboxId
+from actors.sandbox.state import Exposure, SandboxState
+from actors.sandbox.urls import Domain, PublicAddress, preview_url
+
+if TYPE_CHECKING:
+    # The runtime makes handles, so this arrow may exist for the type checker only.
+    from actors.runtime import Runtime
+
+PORT_POLL_FIRST_S: Final = 0.02
+PORT_POLL_MAX_S: Final = 0.5
+"""How often `Process.wait_for_port` knocks: soon at first, seldom later."""
+
+
+class PortStatus(StrEnum):
+    """What a visit to an exposed port would meet."""
+
+    ACTIVE = "active"
+    """The container is up."""
+    ASLEEP = "asleep"
+
+
+@dataclass(frozen=True, slots=True)
+class ExposedPort:
+    """An exposed port as it was when asked. Equal if the port, token, name and status are."""
+
+    port: int
+    name: str | None
+    status: PortStatus
+    token: str = field(repr=False)
+    """The secret in the URL; left out of `repr`, as is the URL."""
+    _sandbox: SandboxId = field(repr=False)
+    _domain: Domain | None = field(repr=False, compare=False)
+    _runtime: "Runtime" = field(repr=False, compare=False)
+
+    @property
+    def url(self) -> str:
+        """The preview URL, on the hostname that was asked for or on the server's first domain.
+
+        Raises:
+            RuntimeError: No hostname was given and no server listens yet.
+        """
+        public = self._runtime.public_address
+        if self._domain is not None:
+            public = PublicAddress(self._domain, public.listener_port if public is not None else None)
+        if public is None:
+            raise RuntimeError("no domain to build the URL on: pass hostname=, or ask again once a Server listens")
+        return preview_url(public, self._sandbox, self.port, PortToken(self.token))
+
+    @property
+    def exposed_at(self) -> str:
+        """The URL again, under the name that the reference gives it."""
+        return self.url
+
+
+class Process:
+    """One service of a sandbox, in the run in which it was started."""
+
+    __slots__ = ("_process", "_run")
+
+    def __init__(self, process: ContainerProcess, run: Run) -> None:
+        self._process = process
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        """Its name within the sandbox."""
+        return self._process.id
+
+    @property
+    def command(self) -> str:
+        """What was started, as text."""
+        return self._process.command
+
+    @property
+    def pid(self) -> int:
+        """The process id, as its container counts."""
+        return self._process.pid
+
+    @property
+    def status(self) -> ProcessStatus:
+        """Whether it runs."""
+        return self._process.status
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal number if a signal ended it."""
+        return self._process.exit_code
+
+    async def wait(self) -> int:
+        """Block until it has exited; return the exit code. Cancelling this leaves the process alone."""
+        return await self._process.wait()
+
+    async def kill(self, signal: int = 15) -> None:
+        """Send a signal to it and its group; nothing happens if it has exited."""
+        await self._process.kill(signal)
+
+    async def logs(self) -> bytes:
+        """Return what it has printed so far, stdout and stderr together, the newest bytes where it was too much."""
+        return await self._process.logs()
+
+    async def wait_for_port(self, port: int, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - the published name
+        """Block until something accepts connections on `port`, knocking now and then.
+
+        Raises:
+            NotListeningError: The process has exited first; the text says with which code.
+            trio.TooSlowError: Nothing did within `timeout` seconds.
+        """
+        port = Port(port)
+        pause = PORT_POLL_FIRST_S
+        with trio.fail_after(timeout):
+            while True:
+                try:
+                    stream = await self._run.dial(port)
+                except NotListeningError as error:
+                    if self._process.exit_code is not None:
+                        outcome = f"process {self.id} exited with code {self._process.exit_code}"
+                        raise NotListeningError(port, [*error.tried, ("process", outcome)]) from None
+                else:
+                    await stream.aclose()
+                    return
+                await trio.sleep(pause)
+                pause = min(pause * 2, PORT_POLL_MAX_S)
+
+
+class Sandbox:
+    """A sandbox, by name. Made by `Runtime.get_sandbox`."""
+
+    __slots__ = ("_runtime", "id")
+
+    def __init__(self, sandbox: SandboxId, runtime: "Runtime") -> None:
+        self.id: Final = sandbox
+        self._runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"Sandbox({self.id})"
+
+    # Ports.
+
+    async def expose_port(
+        self,
+        port: int,
+        *,
+        hostname: str | None = None,
+        name: str | None = None,
+        token: str | None = None,
+        host_header: HostHeader | str | None = None,
+    ) -> ExposedPort:
+        """Give a port a preview URL; again without a token: the same URL, with another token: another one.
+
+        Args:
+            port: 1024 to 65535, not reserved.
+            hostname: The base domain for the URL; None: the server's first.
+            name: A label for people.
+            token: 1 to 16 of ``a-z0-9_``; None mints one of 82 bits.
+            host_header: ``"localhost"`` (default) or ``"preserve"``: which Host the service sees.
+
+        Raises:
+            SecurityError: The port is out of range or reserved, or the token is another port's.
+            InvalidNameError, CustomDomainRequiredError: Before anything is stored.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        domain = Domain(hostname) if hostname is not None else None
+        command = ExposePort(
+            port,
+            minted=PortToken.mint(secrets.token_bytes(PORT_TOKEN_BYTES)),
+            token=PortToken(token) if token is not None else None,
+            name=name,
+            host_header=HostHeader(host_header) if host_header is not None else None,
+        )
+        done = await self._runtime.actor(self.id).call(command)
+        assert done.state is not None
+        return self._exposed(done.state, done.state.ports[Port(port)], domain)
+
+    async def unexpose_port(self, port: int, *, drain: float = 0.0) -> int:
+        """Take a port's URL back; return how many live visits that cut.
+
+        Returns once new visits are refused and the live ones of that port have ended: at once, or after at
+        most `drain` seconds. A port that is not exposed is left as it is.
+
+        Raises:
+            RevocationIncompleteError: Some visits were told to end and have not.
+            RetryableError: Nothing is known to have changed: call again.
+        """
+        return (await self._runtime.actor(self.id).call(UnexposePort(port), drain=drain)).cut
+
+    async def get_exposed_ports(self, hostname: str | None = None) -> list[ExposedPort]:
+        """Return the exposed ports, by number."""
+        domain = Domain(hostname) if hostname is not None else None
+        state = await self._state()
+        return [self._exposed(state, state.ports[port], domain) for port in sorted(state.ports)]
+
+    async def is_port_exposed(self, port: int) -> bool:
+        """Say whether a port has a preview URL; False for what is not a port at all."""
+        return not isinstance(port, bool) and port in (await self._state()).ports
+
+    async def validate_port_token(self, port: int, token: str | bytes) -> bool:
+        """Say whether `token` is the port's, in constant time."""
+        if isinstance(port, bool):
+            return False
+        exposure = (await self._state()).ports.get(port)  # type: ignore[call-overload] # a Port equals its number
+        return exposure is not None and exposure.token.matches(token)
+
+    # Processes.
+
+    async def start_process(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        id: str | None = None,  # noqa: A002 - the published name
+    ) -> Process:
+        """Start a service in the sandbox, bringing its container up first if need be.
+
+        Args:
+            command: Text for ``/bin/sh -c``, or a sequence to execute as it is.
+            cwd: None: the sandbox's own workspace.
+            env: Added to a small environment of the container's own.
+            id: None: one is made up.
+
+        Raises:
+            UnsupportedError: This kind of container runs no processes.
+            ContainerError: It could not be started.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        async with self.running() as run:
+            return Process(await run.start_process(ProcessOptions(command, cwd, env or {}, id)), run)
+
+    async def list_processes(self) -> list[Process]:
+        """Return the processes of the current run, exited ones included; none while asleep. Wakes nothing."""
+        run = self._runtime.actor(self.id).live_run
+        return [] if run is None else [Process(process, run) for process in run.processes()]
+
+    async def get_process(self, id: str) -> Process:  # noqa: A002 - the published name
+        """Return the process of that id; ProcessNotFoundError if the current run has none."""
+        for process in await self.list_processes():
+            if process.id == id:
+                return process
+        raise ProcessNotFoundError(f"sandbox {self.id} has no process {id!r}")
+
+    async def exec(
+        self, command: str | Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ) -> ExecResult:
+        """Run a command to its end. Cancelling this kills it.
+
+        Raises: as `start_process`.
+        """
+        async with self.running() as run:
+            return await run.exec(ProcessOptions(command, cwd, env or {}))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Run]:
+        """Keep the container up for the length of the block, brought up first if need be.
+
+        For the owner's own code: no token is asked for. `run.dial(port)` connects to a service.
+
+        Raises:
+            ContainerStartError: It did not come up.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        lease = await self._runtime.actor(self.id).lease_run()
+        try:
+            yield lease.run
+        finally:
+            lease.release()
+
+    def check_port(self, port: int) -> Port:
+        """Return `port` if it may be exposed.
+
+        Raises:
+            SecurityError: It is out of range or reserved.
+        """
+        refusal = check_exposable(port, self._runtime.rules)
+        if refusal is not None:
+            raise refusal.to_error()
+        return Port(port)
+
+    # The gate.
+
+    async def set_preview_auth(self, token: str | None = None) -> PreviewToken:
+        """Ask every visit for a bearer token from now on; live visits are cut. Return the token, this once.
+
+        Args:
+            token: One's own, 16 visible ASCII characters or more; None mints one of 256 bits.
+        """
+        secret = _preview_token(token)
+        await self._runtime.actor(self.id).call(SetPreviewAuth(secret.digest()))
+        return secret
+
+    async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> PreviewToken:
+        """Replace the bearer token and return the new one, this once.
+
+        The old one stops at once and its visits are cut, or after `grace` seconds.
+
+        Raises:
+            InvalidNameError: There is no gate, or the token is too weak.
+        """
+        if not 0 <= grace < float("inf"):
+            raise ValueError("grace is a number of seconds, zero or more")
+        secret = _preview_token(token)
+        await self._runtime.actor(self.id).call(RotatePreviewAuth(secret.digest(), grace))
+        return secret
+
+    # The end.
+
+    async def stop(self) -> int:
+        """Stop the sandbox for good; its URLs answer 410 from now on. Return how many visits that cut."""
+        return (await self._runtime.actor(self.id).call(StopSandbox())).cut
+
+    async def destroy(self) -> int:
+        """Forget ports and tokens, cut every visit, then remove the container. Return how many visits were cut.
+
+        A sandbox that does not exist (any more) is left as it is.
+        """
+        if not self._runtime.exists(self.id):
+            return 0
+        return (await self._runtime.actor(self.id).call(DestroySandbox())).cut
+
+    async def state(self) -> SandboxState:
+        """Return the durable state; SandboxNotFoundError if there is no such sandbox (any more)."""
+        return await self._state()
+
+    async def _state(self) -> SandboxState:
+        actor = self._runtime.actor(self.id)
+        state = await actor.look()
+        if state is None:
+            raise SandboxNotFoundError(f"there is no sandbox {self.id}")
+        return state
+
+    def _exposed(self, state: SandboxState, exposure: Exposure, domain: Domain | None) -> ExposedPort:
+        status = PortStatus.ACTIVE if state.run_id is not None else PortStatus.ASLEEP
+        return ExposedPort(
+            int(exposure.port), exposure.name, status, exposure.token.reveal(), self.id, domain, self._runtime
+        )
+
+
+def _preview_token(token: str | None) -> PreviewToken:
+    return PreviewToken.mint(secrets.token_bytes(PREVIEW_TOKEN_BYTES)) if token is None else PreviewToken(token)

@@ -1,0 +1,156 @@
+"""What waits in an actor's mailbox, and how its sender is answered."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+
+from actors.containers.base import Run
+from actors.sandbox.admission import RefusedBecause, VisitRequest
+from actors.sandbox.decide import Command
+from actors.sandbox.events import RunEnd
+from actors.sandbox.state import SandboxState
+from actors.visits import Visit
+
+T = TypeVar("T")
+
+
+class Reply(Generic[T]):
+    """An answer to come, for one waiting task.
+
+    A third of the cost of a `trio.Event` and a field: the answer travels with the reschedule.
+    """
+
+    __slots__ = ("_outcome", "_task", "abandoned")
+
+    def __init__(self) -> None:
+        self._outcome: outcome.Outcome[T] | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self.abandoned = False
+        """True once the sender has stopped waiting: a message not yet begun is then dropped."""
+
+    def resolve(self, value: T) -> None:
+        """Answer. A second answer, or one that nobody waits for any more, is ignored."""
+        self._settle(outcome.Value(value))
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._settle(outcome.Error(error))
+
+    def _settle(self, result: outcome.Outcome[T]) -> None:
+        if self._outcome is not None or self.abandoned:
+            return
+        self._outcome = result
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    async def wait(self) -> T:
+        """Block until the answer is there; return it, or raise it. Cancelling this abandons the message."""
+        if self._outcome is None:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        assert self._outcome is not None
+        return self._outcome.unwrap()
+
+    def _abandon(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.abandoned = True
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    state: SandboxState | None
+    """The state after it, durable."""
+    cut: int = 0
+    """How many live visits it ended."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """A command for the state."""
+
+    command: Command
+    reply: Reply[Done]
+    drain: float = 0.0
+    """Seconds that visits under way may go on before they are cut."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admit:
+    """A visit that could not be judged at once."""
+
+    request: VisitRequest
+    reply: Reply[Visit | RefusedBecause]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NeedRun:
+    """The owner wants to use the container, woken if need be."""
+
+    reply: Reply["Lease"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A reader wants the state as it stands after all that came before."""
+
+    reply: Reply[SandboxState | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReady:
+    """A child reports: the container is up."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A child reports: the container did not come up."""
+
+    run_id: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class RunGone:
+    """A child reports: the run is over, or was not found again."""
+
+    run_id: str
+    reason: RunEnd
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cleared:
+    """A child reports: nothing is left of a destroyed sandbox but its log, or why something is."""
+
+    reply: Reply[Done]
+    cut: int
+    error: Exception | None
+
+
+Asked = Call | Admit | NeedRun | Look
+"""Messages somebody waits for."""
+Report = RunReady | RunFailed | RunGone | Cleared
+"""Messages from the actor's own children."""
+Message = Asked | Report
+
+
+class Lease:
+    """The right to use a run; while it is held the actor neither sleeps nor leaves memory."""
+
+    __slots__ = ("_holders", "run")
+
+    def __init__(self, run: Run, holders: "set[Lease]") -> None:
+        self.run = run
+        self._holders = holders
+        holders.add(self)
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        self._holders.discard(self)

@@ -1,0 +1,315 @@
+"""What a command leads to: events, or a refusal. The only place where rules about changes are written.
+
+`decide` changes nothing and asks no clock and no source of randomness: the time and freshly drawn tokens come
+in as arguments. So a decision can be repeated, property-tested, and taken inside a turn without waiting.
+Deciding an idempotent command twice gives no events the second time.
+"""
+
+import hmac
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from actors.errors import (
+    InvalidNameError,
+    PorticoError,
+    SandboxMismatchError,
+    SandboxNotFoundError,
+    SandboxStoppedError,
+    SecurityError,
+)
+from actors.sandbox.events import (
+    AsleepPolicy,
+    ContainerSpec,
+    Digest,
+    Event,
+    HostHeader,
+    PortExposed,
+    PortUnexposed,
+    PreviewAuthGraceEnded,
+    PreviewAuthRotated,
+    PreviewAuthSet,
+    RunEnd,
+    RunEnded,
+    RunStarted,
+    SandboxCreated,
+    SandboxDestroyed,
+    SandboxStopped,
+)
+from actors.sandbox.ids import EXPOSABLE_PORT_MIN, Port, PortToken, SandboxId
+from actors.sandbox.state import SandboxState, Status, next_alarm, port_of_token
+
+NAME_LENGTH_MAX: Final = 128
+"""For the name of a port: a label for people, not a document."""
+
+PORTS_MAX: Final = 256
+"""Exposed ports of one sandbox. Bounds the state, its snapshot, and what one sandbox can make us remember."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What a platform may decide for itself."""
+
+    reserved_ports: frozenset[int] = frozenset({3000})
+    """Never exposed: the reference keeps 3000 for its control plane, and so do its users' programs."""
+
+
+DEFAULT_RULES: Final = Rules()
+
+
+class CreateSandbox(msgspec.Struct, frozen=True):
+    """Make the sandbox, or agree that it is as asked for. None means: whatever it is, or the default."""
+
+    sandbox: SandboxId
+    container: ContainerSpec | None = None
+    open_ports: bool | None = None
+    when_asleep: AsleepPolicy | None = None
+    preview_auth_digest: Digest | None = None
+    """Sets the gate in the same step: a sandbox asked to be private is never open, not even for a moment."""
+
+
+class ExposePort(msgspec.Struct, frozen=True):
+    """Give a port a preview URL."""
+
+    port: int
+    minted: PortToken
+    """A fresh token, used if the port needs one and none is asked for."""
+    token: PortToken | None = None
+    name: str | None = None
+    """None keeps the name it has."""
+    host_header: HostHeader | None = None
+    """None keeps the rule it has."""
+
+
+class UnexposePort(msgspec.Struct, frozen=True):
+    """Take the preview URL back. A port that has none is left as it is."""
+
+    port: int
+
+
+class SetPreviewAuth(msgspec.Struct, frozen=True):
+    """Put a bearer gate in front of the whole sandbox, in place of any other, at once."""
+
+    digest: Digest
+
+
+class RotatePreviewAuth(msgspec.Struct, frozen=True):
+    """Replace the bearer token; the old one opens for another `grace` seconds."""
+
+    digest: Digest
+    grace: float = 0.0
+
+
+class BeginRun(msgspec.Struct, frozen=True):
+    """Name the run that is about to be brought up. With a run under way: nothing."""
+
+    run_id: str
+
+
+class EndRun(msgspec.Struct, frozen=True):
+    """Record that a run is over. One that is not the current run has ended already: nothing."""
+
+    run_id: str
+    reason: RunEnd
+
+
+class FireAlarm(msgspec.Struct, frozen=True):
+    """Do whatever has fallen due by now. With nothing due: nothing, so that firing early or twice is harmless."""
+
+
+class StopSandbox(msgspec.Struct, frozen=True):
+    """Stop it for good; its URLs say so from now on."""
+
+
+class DestroySandbox(msgspec.Struct, frozen=True):
+    """Forget ports, tokens and gate; the container goes afterwards."""
+
+
+Command = (
+    CreateSandbox
+    | ExposePort
+    | UnexposePort
+    | SetPreviewAuth
+    | RotatePreviewAuth
+    | BeginRun
+    | EndRun
+    | FireAlarm
+    | StopSandbox
+    | DestroySandbox
+)
+
+REVOCATIONS: Final[tuple[type[Command], ...]] = (
+    UnexposePort,
+    SetPreviewAuth,
+    RotatePreviewAuth,
+    StopSandbox,
+    DestroySandbox,
+)
+"""Commands that take something back. They have a lane of their own in a full mailbox."""
+
+
+class RefusalReason(Enum):
+    """Why a command was refused; the value is the error that a caller gets."""
+
+    NOT_FOUND = SandboxNotFoundError
+    STOPPED = SandboxStoppedError
+    MISMATCH = SandboxMismatchError
+    FORBIDDEN = SecurityError
+    INVALID = InvalidNameError
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Nothing happened, and why."""
+
+    reason: RefusalReason
+    text: str
+    """For people; never holds a token."""
+
+    def to_error(self) -> PorticoError:
+        """Return the exception that stands for this refusal."""
+        error: PorticoError = self.reason.value(self.text)
+        return error
+
+
+def decide(
+    state: SandboxState | None, command: Command, now: float, rules: Rules = DEFAULT_RULES
+) -> tuple[Event, ...] | Refusal:
+    """Return what `command` leads to in `state`.
+
+    Args:
+        state: None if the sandbox was never created.
+        command: What is wanted.
+        now: Seconds since 1970-01-01 UTC.
+        rules: The platform's own.
+
+    Returns:
+        The events, in order, each of which `evolve` accepts after the ones before it; none if all is already
+        as wanted. Or a `Refusal`.
+    """
+    if isinstance(command, CreateSandbox):
+        return _create(state, command)
+    if state is None or state.status is Status.DESTROYED:
+        return _without_sandbox(command)
+    match command:
+        case ExposePort():
+            return _expose(state, command, rules)
+        case UnexposePort():
+            if command.port not in state.ports:
+                return ()
+            return (PortUnexposed(Port(command.port)),)
+        case SetPreviewAuth():
+            return _stopped(state) or (PreviewAuthSet(command.digest),)
+        case RotatePreviewAuth():
+            return _rotate(state, command, now)
+        case BeginRun():
+            if state.run_id is not None:
+                return ()
+            return _stopped(state) or (RunStarted(command.run_id),)
+        case EndRun():
+            return (RunEnded(command.run_id, command.reason),) if state.run_id == command.run_id else ()
+        case FireAlarm():
+            due = next_alarm(state)
+            return (PreviewAuthGraceEnded(),) if due is not None and due <= now else ()
+        case StopSandbox():
+            return () if state.status is Status.STOPPED else (SandboxStopped(),)
+        case DestroySandbox():
+            return (SandboxDestroyed(),)
+
+
+def check_exposable(port: int, rules: Rules) -> Refusal | None:
+    """Say why a port may not be exposed, or None if it may."""
+    if isinstance(port, bool) or not EXPOSABLE_PORT_MIN <= port <= 65535:
+        return Refusal(
+            RefusalReason.FORBIDDEN,
+            f"port {port} cannot be exposed: it must be {EXPOSABLE_PORT_MIN} to 65535",
+        )
+    if port in rules.reserved_ports:
+        return Refusal(RefusalReason.FORBIDDEN, f"port {port} cannot be exposed: it is reserved")
+    return None
+
+
+def _without_sandbox(command: Command) -> tuple[Event, ...] | Refusal:
+    # Taking back what does not exist, and news of a run that outlived its sandbox, are not mistakes.
+    if isinstance(command, UnexposePort | DestroySandbox | EndRun | FireAlarm):
+        return ()
+    return Refusal(RefusalReason.NOT_FOUND, "there is no such sandbox")
+
+
+def _create(state: SandboxState | None, command: CreateSandbox) -> tuple[Event, ...] | Refusal:
+    if state is not None and state.status is Status.DESTROYED:
+        return Refusal(RefusalReason.NOT_FOUND, f"sandbox {command.sandbox} is being destroyed; try again")
+    if state is not None:
+        return _agree(state, command)
+    created = SandboxCreated(
+        command.sandbox,
+        command.container or ContainerSpec(),
+        bool(command.open_ports),
+        command.when_asleep or AsleepPolicy.WAKE,
+    )
+    if command.preview_auth_digest is None:
+        return (created,)
+    return created, PreviewAuthSet(command.preview_auth_digest)
+
+
+def _agree(state: SandboxState, command: CreateSandbox) -> tuple[Event, ...] | Refusal:
+    asked = (
+        ("container", command.container, state.container),
+        ("open_ports", command.open_ports, state.open_ports),
+        ("when_asleep", command.when_asleep, state.when_asleep),
+    )
+    for what, wanted, actual in asked:
+        if wanted is not None and wanted != actual:
+            text = f"sandbox {state.sandbox} exists with {what}={actual!r}, not {wanted!r}"
+            return Refusal(RefusalReason.MISMATCH, text)
+    wanted_digest = command.preview_auth_digest
+    if wanted_digest is not None and (state.auth is None or not hmac.compare_digest(state.auth.digest, wanted_digest)):
+        return Refusal(RefusalReason.MISMATCH, f"sandbox {state.sandbox} exists with another preview auth")
+    return ()
+
+
+def _stopped(state: SandboxState) -> Refusal | None:
+    if state.status is Status.STOPPED:
+        return Refusal(RefusalReason.STOPPED, f"sandbox {state.sandbox} has been stopped")
+    return None
+
+
+def _expose(state: SandboxState, command: ExposePort, rules: Rules) -> tuple[Event, ...] | Refusal:
+    refusal = _stopped(state) or check_exposable(command.port, rules) or _check_name(command.name)
+    if refusal is not None:
+        return refusal
+    port = Port(command.port)
+    current = state.ports.get(port)
+    if current is None and len(state.ports) >= PORTS_MAX:
+        return Refusal(RefusalReason.FORBIDDEN, f"port {port} cannot be exposed: {PORTS_MAX} others are already")
+    token = command.token or (current.token if current is not None else command.minted)
+    holder = port_of_token(state, token)
+    if holder is not None and holder != port:
+        return Refusal(RefusalReason.FORBIDDEN, f"that token is already used by port {holder}")
+    name = command.name if command.name is not None or current is None else current.name
+    host_header = command.host_header or (current.host_header if current is not None else HostHeader.LOCALHOST)
+    if current is not None and (current.token, current.name, current.host_header) == (
+        token,
+        name,
+        host_header,
+    ):
+        return ()
+    return (PortExposed(port, token, name, host_header),)
+
+
+def _check_name(name: str | None) -> Refusal | None:
+    if name is None:
+        return None
+    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
+        text = f"a port's name has 1 to {NAME_LENGTH_MAX} printable characters"
+        return Refusal(RefusalReason.INVALID, text)
+    return None
+
+
+def _rotate(state: SandboxState, command: RotatePreviewAuth, now: float) -> tuple[Event, ...] | Refusal:
+    refusal = _stopped(state)
+    if refusal is not None:
+        return refusal
+    if state.auth is None:
+        return Refusal(RefusalReason.INVALID, f"sandbox {state.sandbox} has no preview auth to rotate")
+    until = now + command.grace if command.grace > 0 else None
+    return (PreviewAuthRotated(command.digest, until),)

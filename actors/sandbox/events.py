@@ -1,0 +1,210 @@
+"""What has happened to a sandbox: the vocabulary of its log.
+
+Events are past tense, frozen, and complete when made. They are the only thing that changes a `SandboxState`,
+so what is not an event did not happen. `encode` and `decode` are the one place where events meet plain values.
+
+A name together with a version fixes the fields for ever. A new field with a default keeps the version, a
+changed meaning takes a new one, and `decode` refuses what it does not know: skipping an event that an older
+Portico cannot read would rebuild a state that never was.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from actors.errors import InvalidNameError, UnknownRecordError
+from actors.sandbox.ids import Port, PortToken, SandboxId
+
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+"""A SHA-256. The token that it is of is stored nowhere."""
+
+
+class AsleepPolicy(StrEnum):
+    """What a right credential meets while the container is not up."""
+
+    WAKE = "wake"
+    """The request is held until the container is ready."""
+    STALE = "stale"
+    """410: the owner wakes it, nobody else."""
+
+
+class HostHeader(StrEnum):
+    """Which Host a service sees."""
+
+    LOCALHOST = "localhost"
+    """``localhost:{port}``: what development servers accept without configuration."""
+    PRESERVE = "preserve"
+    """The public one, for services that build absolute URLs or route by name."""
+
+
+class RunEnd(StrEnum):
+    """Why a run is over."""
+
+    SLEPT = "slept"
+    EXITED = "exited"
+    """The container went down by itself."""
+    FAILED = "failed"
+    """It never came up."""
+    LOST = "lost"
+    """An earlier activation had it; this one found it gone."""
+    STOPPED = "stopped"
+
+
+class ContainerSpec(msgspec.Struct, frozen=True):
+    """Which kind of place a sandbox's services run in."""
+
+    kind: str = "process"
+    options: Mapping[str, str | int | bool] = {}
+    """What the kind's factory is given. Kept in the log in clear: no secrets."""
+
+
+class SandboxCreated(msgspec.Struct, frozen=True):
+    """The first event of every log."""
+
+    sandbox: SandboxId
+    container: ContainerSpec
+    open_ports: bool = False
+    """Whether the built-in hostname form reaches every port without a token."""
+    when_asleep: AsleepPolicy = AsleepPolicy.WAKE
+
+
+class PortExposed(msgspec.Struct, frozen=True):
+    """A port has a preview URL, or its URL, name or Host rule has changed."""
+
+    port: Port
+    token: PortToken
+    name: str | None = None
+    host_header: HostHeader = HostHeader.LOCALHOST
+
+
+class PortUnexposed(msgspec.Struct, frozen=True):
+    """The port's preview URL is dead for good: exposing it again draws another token."""
+
+    port: Port
+
+
+class RunStarted(msgspec.Struct, frozen=True):
+    """The container is about to be brought up. Recorded first, so that no run is ever without a name."""
+
+    run_id: str
+
+
+class RunEnded(msgspec.Struct, frozen=True):
+    """That run is over; nothing admitted to it may go on."""
+
+    run_id: str
+    reason: RunEnd
+
+
+class PreviewAuthSet(msgspec.Struct, frozen=True):
+    """Every visit needs the bearer token of this digest, besides any token in its hostname."""
+
+    digest: Digest
+
+
+class PreviewAuthRotated(msgspec.Struct, frozen=True):
+    """Another bearer token replaces the old one."""
+
+    digest: Digest
+    previous_until: float | None = None
+    """Until when the old one still opens, in seconds since 1970; None: it stopped at once."""
+
+
+class PreviewAuthGraceEnded(msgspec.Struct, frozen=True):
+    """The old bearer token's grace is over, and the visits that leaned on it with it."""
+
+
+class SandboxStopped(msgspec.Struct, frozen=True):
+    """Stopped for good: its URLs answer 410 to those who hold them."""
+
+
+class SandboxDestroyed(msgspec.Struct, frozen=True):
+    """Ports, tokens and gate are forgotten; the id may be used anew."""
+
+
+Event = (
+    SandboxCreated
+    | PortExposed
+    | PortUnexposed
+    | RunStarted
+    | RunEnded
+    | PreviewAuthSet
+    | PreviewAuthRotated
+    | PreviewAuthGraceEnded
+    | SandboxStopped
+    | SandboxDestroyed
+)
+
+# {event class: (name in the log, newest version)}. Names are written out so that renaming a class cannot
+# change what old logs mean.
+EVENT_NAMES: Final[Mapping[type[Event], tuple[str, int]]] = {
+    SandboxCreated: ("sandbox_created", 1),
+    PortExposed: ("port_exposed", 1),
+    PortUnexposed: ("port_unexposed", 1),
+    RunStarted: ("run_started", 1),
+    RunEnded: ("run_ended", 1),
+    PreviewAuthSet: ("preview_auth_set", 1),
+    PreviewAuthRotated: ("preview_auth_rotated", 1),
+    PreviewAuthGraceEnded: ("preview_auth_grace_ended", 1),
+    SandboxStopped: ("sandbox_stopped", 1),
+    SandboxDestroyed: ("sandbox_destroyed", 1),
+}
+
+_EVENTS: Final = {key: cls for cls, key in EVENT_NAMES.items()}
+
+T = TypeVar("T")
+
+
+def encode(event: Event) -> tuple[str, int, dict[str, object]]:
+    """Return an event's name, version and fields as plain values (a port token in clear: the log shows URLs)."""
+    name, version = EVENT_NAMES[type(event)]
+    return name, version, to_plain(event)
+
+
+def decode(name: str, version: int, fields: Mapping[str, object]) -> Event:
+    """Rebuild an event.
+
+    Raises:
+        UnknownRecordError: The name or version is not known, or the fields do not fit it.
+    """
+    cls = _EVENTS.get((name, version))
+    if cls is None:
+        raise UnknownRecordError(f"event {name!r} version {version} is not known to this version of Portico")
+    try:
+        return from_plain(fields, cls)
+    except (msgspec.ValidationError, InvalidNameError) as error:
+        raise UnknownRecordError(f"event {name!r} version {version} does not have its fields: {error}") from error
+
+
+def to_plain(value: msgspec.Struct) -> dict[str, object]:
+    """Turn a struct of the domain into plain values."""
+    plain: dict[str, object] = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_plain_leaf)
+    return plain
+
+
+def from_plain(value: object, cls: type[T]) -> T:
+    """Read plain values as `cls`, strictly.
+
+    Raises:
+        msgspec.ValidationError, InvalidNameError: They do not fit.
+    """
+    return msgspec.convert(value, cls, builtin_types=(bytes,), dec_hook=_typed_leaf)
+
+
+def _plain_leaf(value: object) -> object:
+    if isinstance(value, PortToken):
+        return value.reveal()
+    if isinstance(value, Port):
+        return int(value)
+    if isinstance(value, SandboxId):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+# msgspec types the first argument as a class; Any is what its hook protocol asks for.
+def _typed_leaf(cls: type[Any], value: object) -> object:
+    if cls in (Port, SandboxId, PortToken):
+        return cls(value)
+    raise TypeError(f"{cls.__name__} is not read from a log")

@@ -1,0 +1,228 @@
+"""A sandbox's state, and the only function that changes it.
+
+`evolve` is total over the events that `decide` can produce from that state, and refuses every other: a log
+that does not fold is damaged or was written by something else, and guessing would forge a history.
+State is never edited: `evolve` returns another one, and the mappings inside are not written to once made.
+"""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from actors.errors import UnknownRecordError
+from actors.sandbox.events import (
+    AsleepPolicy,
+    ContainerSpec,
+    Digest,
+    Event,
+    HostHeader,
+    PortExposed,
+    PortUnexposed,
+    PreviewAuthGraceEnded,
+    PreviewAuthRotated,
+    PreviewAuthSet,
+    RunEnded,
+    RunStarted,
+    SandboxCreated,
+    SandboxDestroyed,
+    SandboxStopped,
+    from_plain,
+    to_plain,
+)
+from actors.sandbox.ids import Port, PortToken, SandboxId
+
+SNAPSHOT_VERSION: Final = 1
+
+
+class Status(StrEnum):
+    """The three ages of a sandbox."""
+
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    """For good. What is left is an explanation (410) for those who hold a URL."""
+    DESTROYED = "destroyed"
+    """As if it had never been, but for its log."""
+
+
+class Exposure(msgspec.Struct, frozen=True):
+    """One exposed port."""
+
+    port: Port
+    token: PortToken
+    generation: int
+    """Unique in the sandbox's life and never reused, so that a port exposed again, even with the same token,
+    is another exposure. Changes with the token, not with the name."""
+    name: str | None = None
+    host_header: HostHeader = HostHeader.LOCALHOST
+
+
+class PreviousToken(msgspec.Struct, frozen=True):
+    """The bearer token before the current one, while its grace lasts."""
+
+    digest: Digest
+    generation: int
+    until: float
+    """When the grace is over, in seconds since 1970; judged at each use."""
+
+
+class PreviewAuth(msgspec.Struct, frozen=True):
+    """The bearer gate of the whole sandbox."""
+
+    digest: Digest
+    generation: int
+    """Of the token; from the same counter as an exposure's."""
+    previous: PreviousToken | None = None
+
+
+class SandboxState(msgspec.Struct, frozen=True):
+    """Everything that must survive. Equal states behave alike for ever."""
+
+    sandbox: SandboxId
+    container: ContainerSpec
+    open_ports: bool = False
+    when_asleep: AsleepPolicy = AsleepPolicy.WAKE
+    status: Status = Status.ACTIVE
+    ports: Mapping[Port, Exposure] = {}
+    run_id: str | None = None
+    """The run that visits are admitted to; None while asleep. Invariant: None unless ACTIVE."""
+    auth: PreviewAuth | None = None
+    generation: int = 0
+    """The last generation given to an exposure or a gate."""
+
+
+class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A state as plain values. The ports are a list: not every msgpack reader takes numbers as map keys."""
+
+    sandbox: SandboxId
+    container: ContainerSpec
+    open_ports: bool
+    when_asleep: AsleepPolicy
+    status: Status
+    ports: list[Exposure]
+    run_id: str | None
+    auth: PreviewAuth | None
+    generation: int
+
+
+def evolve(state: SandboxState | None, event: Event) -> SandboxState:
+    """Return the state after `event`; None is the state of a sandbox that has not been created.
+
+    Raises:
+        UnknownRecordError: The event cannot follow that state.
+    """
+    if isinstance(event, SandboxCreated):
+        if state is not None:
+            raise UnknownRecordError(f"{event.sandbox} was created twice")
+        return SandboxState(event.sandbox, event.container, event.open_ports, event.when_asleep)
+    if state is None or state.status is Status.DESTROYED:
+        raise UnknownRecordError(f"{type(event).__name__} for a sandbox that does not exist")
+    match event:
+        case PortExposed():
+            return _expose(state, event)
+        case PortUnexposed():
+            if event.port not in state.ports:
+                raise UnknownRecordError(f"port {event.port} was not exposed")
+            left = {port: exposure for port, exposure in state.ports.items() if port != event.port}
+            return replace(state, ports=left)
+        case RunStarted():
+            if state.run_id is not None or state.status is not Status.ACTIVE:
+                raise UnknownRecordError(f"run {event.run_id} began beside another, or after the end")
+            return replace(state, run_id=event.run_id)
+        case RunEnded():
+            if state.run_id != event.run_id:
+                raise UnknownRecordError(f"run {event.run_id} ended, but it was not the current one")
+            return replace(state, run_id=None)
+        case PreviewAuthSet():
+            generation = state.generation + 1
+            return replace(state, auth=PreviewAuth(event.digest, generation), generation=generation)
+        case PreviewAuthRotated():
+            return _rotate(state, event)
+        case PreviewAuthGraceEnded():
+            if state.auth is None or state.auth.previous is None:
+                raise UnknownRecordError("a grace ended that had not begun")
+            return replace(state, auth=PreviewAuth(state.auth.digest, state.auth.generation))
+        case SandboxStopped():
+            if state.status is not Status.ACTIVE:
+                raise UnknownRecordError("stopped twice")
+            return replace(state, status=Status.STOPPED, run_id=None)
+        case SandboxDestroyed():
+            return replace(state, status=Status.DESTROYED, run_id=None, ports={}, auth=None)
+
+
+def fold(events: Iterable[Event], state: SandboxState | None = None) -> SandboxState | None:
+    """Return the state after all of `events`: recovery is nothing but this."""
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def next_alarm(state: SandboxState | None) -> float | None:
+    """Return when something of this state falls due by time alone, in seconds since 1970, or None.
+
+    Derived from the state, so that an alarm is as durable as its cause and cannot be lost beside it.
+    """
+    if state is None or state.auth is None or state.auth.previous is None:
+        return None
+    return state.auth.previous.until
+
+
+def snapshot(state: SandboxState) -> dict[str, object]:
+    """Return the state as plain values, for a log to keep in place of the events that led to it."""
+    fields = {name: getattr(state, name) for name in state.__struct_fields__}
+    return to_plain(_Snapshot(**{**fields, "ports": list(state.ports.values())}))
+
+
+def restore(version: int, fields: Mapping[str, object]) -> SandboxState:
+    """Rebuild a state from `snapshot`.
+
+    Raises:
+        UnknownRecordError: It is of another version, or does not fit this one.
+    """
+    if version != SNAPSHOT_VERSION:
+        raise UnknownRecordError(f"snapshot version {version} is not known to this version of Portico")
+    try:
+        kept = from_plain(fields, _Snapshot)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UnknownRecordError(f"the snapshot does not have its fields: {error}") from error
+    values = {name: getattr(kept, name) for name in kept.__struct_fields__}
+    return SandboxState(**{**values, "ports": {exposure.port: exposure for exposure in kept.ports}})
+
+
+def port_of_token(state: SandboxState, token: PortToken) -> Port | None:
+    """Return the port that `token` belongs to, without telling by time how near a miss was."""
+    found: Port | None = None
+    for exposure in state.ports.values():
+        if hmac.compare_digest(exposure.token.reveal(), token.reveal()):
+            found = exposure.port
+    return found
+
+
+def _expose(state: SandboxState, event: PortExposed) -> SandboxState:
+    if state.status is not Status.ACTIVE:
+        raise UnknownRecordError(f"port {event.port} was exposed after the end")
+    holder = port_of_token(state, event.token)
+    if holder is not None and holder != event.port:
+        raise UnknownRecordError(f"ports {holder} and {event.port} share a token")
+    current = state.ports.get(event.port)
+    generation = state.generation
+    if current is None or current.token != event.token:
+        generation += 1
+        kept = generation
+    else:
+        kept = current.generation
+    exposure = Exposure(event.port, event.token, kept, event.name, event.host_header)
+    return replace(state, ports={**state.ports, event.port: exposure}, generation=generation)
+
+
+def _rotate(state: SandboxState, event: PreviewAuthRotated) -> SandboxState:
+    if state.auth is None:
+        raise UnknownRecordError("a gate was rotated that was never set")
+    previous = None
+    if event.previous_until is not None:
+        previous = PreviousToken(state.auth.digest, state.auth.generation, event.previous_until)
+    generation = state.generation + 1
+    return replace(state, auth=PreviewAuth(event.digest, generation, previous), generation=generation)

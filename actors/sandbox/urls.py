@@ -1,0 +1,134 @@
+"""How an exposed port is named in public: base domains, first labels, URLs.
+
+Part of the state model's vocabulary, not of HTTP: owners are given URLs by whoever holds a `Sandbox`, with or
+without a server. Reading hostnames that clients send is the router's affair.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from actors.errors import CustomDomainRequiredError, InvalidNameError
+from actors.sandbox.ids import Port, PortToken, SandboxId
+
+LABEL_LENGTH_MAX: Final = 63
+"""RFC 1035 section 2.3.4, in octets."""
+
+NAME_LENGTH_MAX: Final = 253
+"""The 255 octets of RFC 1035 section 2.3.4 as text: less the first length octet and the root's."""
+
+DOMAIN_LENGTH_MAX: Final = NAME_LENGTH_MAX - LABEL_LENGTH_MAX - len(".")
+"""So that the longest first label still fits in front of it."""
+
+BUILT_IN_PREFIX: Final = "sb-"
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+# Letters, digits, hyphen: RFC 952 as relaxed by RFC 1123 section 2.1.
+_DOMAIN_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+# The WHATWG URL standard takes a host for an IPv4 address when its last label looks like this, so browsers
+# would dial it instead of asking the DNS.
+_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+class Domain(str):
+    """A base domain under which previews have their names: checked, lower case, without a trailing dot."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check and fold `text`.
+
+        Raises:
+            CustomDomainRequiredError: For ``workers.dev`` and everything under it, which has no wildcard names.
+            InvalidNameError: With the rule that `text` breaks.
+        """
+        if type(text) is cls:
+            return text
+        if not isinstance(text, str):
+            raise InvalidNameError(f"a domain is text, not {type(text).__name__}")
+        folded = _checked_domain(text)
+        if folded == "workers.dev" or folded.endswith(".workers.dev"):
+            raise CustomDomainRequiredError(
+                f"{folded} cannot carry preview URLs: they need a custom domain with wildcard DNS (*.your-domain.com)"
+            )
+        return super().__new__(cls, folded)
+
+    @property
+    def is_local(self) -> bool:
+        """True for ``localhost`` and names below it, which mean this machine (RFC 6761 section 6.3)."""
+        return self == "localhost" or self.endswith(".localhost")
+
+
+def _checked_domain(text: str) -> str:
+    shown = repr(text[:NAME_LENGTH_MAX])
+    if not text.isascii():
+        raise InvalidNameError(f"domain {shown}: write international names in their ASCII form (xn--...)")
+    folded = text.lower().removesuffix(".")
+    if not folded:
+        raise InvalidNameError("a domain is not empty")
+    if "://" in folded:
+        raise InvalidNameError(f"domain {shown}: a name is wanted, without a scheme")
+    if "/" in folded or "?" in folded or "#" in folded:
+        raise InvalidNameError(f"domain {shown}: a name is wanted, without a path")
+    if any(character.isspace() for character in folded):
+        raise InvalidNameError(f"domain {shown}: a name holds no spaces")
+    if "[" in folded or folded.count(":") > 1:
+        raise InvalidNameError(f"domain {shown}: an IP address cannot have subdomains")
+    if ":" in folded:
+        raise InvalidNameError(f"domain {shown}: a name is wanted, without a port")
+    if len(folded) > DOMAIN_LENGTH_MAX:
+        raise InvalidNameError(
+            f"domain {shown}: at most {DOMAIN_LENGTH_MAX} characters, so that preview names stay within DNS limits"
+        )
+    labels = folded.split(".")
+    for label in labels:
+        if _DOMAIN_LABEL.fullmatch(label) is None:
+            raise InvalidNameError(
+                f"domain {shown}: each part has 1 to {LABEL_LENGTH_MAX} of a-z, 0-9 and hyphens, "
+                "neither first nor last a hyphen"
+            )
+    if _NUMERIC_LABEL.fullmatch(labels[-1]) is not None:
+        raise InvalidNameError(f"domain {shown}: an IP address cannot have subdomains")
+    return folded
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """Where clients reach previews."""
+
+    domain: Domain
+    """The base domain."""
+    listener_port: int | None = None
+    """Where our listener is. Shown on local domains only, as on others clients reach us through the TLS of
+    whatever stands in front, at 443; shown on any domain when `scheme` is given."""
+    scheme: str | None = None
+    """None means ``http`` on a local domain and ``https`` elsewhere. When given, this describes the endpoint that
+    clients dial, and `listener_port` is that endpoint's."""
+
+    def origin(self, label: str) -> str:
+        """Return ``scheme://label.domain[:port]``, without a slash."""
+        scheme = self.scheme or ("http" if self.domain.is_local else "https")
+        port = self.listener_port if self.domain.is_local or self.scheme is not None else None
+        suffix = "" if port is None or port == DEFAULT_PORTS.get(scheme) else f":{port}"
+        return f"{scheme}://{label}.{self.domain}{suffix}"
+
+
+def first_label(sandbox: SandboxId, port: Port | int, token: PortToken) -> str:
+    """Return the first label of the token form. It holds the token, so it is a secret."""
+    return f"{port:d}-{sandbox}-{token.reveal()}"
+
+
+def preview_url(address: PublicAddress, sandbox: SandboxId, port: Port | int, token: PortToken) -> str:
+    """Return the URL of an exposed port, always with the slash. It holds the token, so it is a secret."""
+    return f"{address.origin(first_label(sandbox, port, token))}/"
+
+
+def built_in_hostname(sandbox: SandboxId, port: Port, domain: Domain) -> str:
+    """Return ``{sandbox}-p{port}.{domain}``.
+
+    Raises:
+        InvalidNameError: The id does not begin with ``sb-``, so no built-in hostname leads to it.
+    """
+    if not sandbox.startswith(BUILT_IN_PREFIX):
+        raise InvalidNameError(f"sandbox {sandbox!r} has no built-in hostname: its id does not begin with 'sb-'")
+    return f"{sandbox}-p{port:d}.{domain}"

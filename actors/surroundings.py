@@ -1,0 +1,59 @@
+"""What an actor is given: limits, and the things it shares with all others of its runtime."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from actors.containers.base import ContainerFactory
+from actors.sandbox.decide import Rules
+from actors.sandbox.ids import SandboxId
+from actors.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one sandbox may take up. All of it can be changed; none of it can be switched off."""
+
+    mailbox_room: int = 1024
+    """Messages that may wait before further ones are refused."""
+    mailbox_reserve: int = 256
+    """Revocations that may wait beyond that; later ones wait for room instead of being refused."""
+    visits_max: int = 10_000
+    """Visits under way at once."""
+    held_max: int = 1_000
+    """Requests held while the container comes up."""
+    rest_after_s: float = 30.0
+    """Seconds without messages, visits or children after which an actor leaves memory."""
+    wake_timeout_s: float = 90.0
+    """How long a container may take to come up (BEHAVIOUR: the wake deadline)."""
+    cut_timeout_s: float = 10.0
+    """How long a revocation waits for cut visits to end before it says that some have not."""
+    compact_records: int = 1_000
+    compact_bytes: int = 256 * 1024
+    """A log is compacted once it has grown by both since its last snapshot."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all actors of one runtime share."""
+
+    store: Store
+    nursery: trio.Nursery
+    """Where children live; it outlives every actor."""
+    containers: Mapping[str, ContainerFactory]
+    folder_of: Callable[[SandboxId], Path]
+    """Where a sandbox's container keeps its files."""
+    new_run_id: Callable[[], str]
+    clock: Callable[[], float]
+    """Seconds since 1970-01-01 UTC. Not trio's clock: what is judged by it outlives the process."""
+    rules: Rules
+    limits: Limits
+    forget: Callable[[SandboxId], None]
+    """Called in the step in which an actor's task ends."""
