@@ -53,6 +53,53 @@ class Found:
     """True if a `recover` before this one raised OSError: a sync of what is there can no longer be believed."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """What a log looks like on disk, for an operator."""
+
+    sandbox: SandboxId
+    path: str
+    size: int
+    scan: Scan
+
+    @property
+    def entries(self) -> Sequence[tuple[int, int, Record]]:
+        """(offset, length, record) of each whole append's records in order, the snapshot first."""
+        result = self.scan
+        records = (*(() if result.snapshot is None else (result.snapshot,)), *result.records)
+        ends = (*result.offsets[1:], result.valid_length)
+        return [
+            (offset, end - offset, record) for offset, end, record in zip(result.offsets, ends, records, strict=True)
+        ]
+
+    @property
+    def torn_bytes(self) -> int:
+        """How many bytes at the end the next claim will put aside; 0 unless the tail is torn."""
+        return self.size - self.scan.valid_length if self.scan.tail is Tail.TORN else 0
+
+    def check(self) -> None:
+        """Do nothing, unless the log is corrupt.
+
+        Raises:
+            LogCorruptError: It is; a torn tail is not that.
+        """
+        if self.scan.tail is Tail.CORRUPT:
+            raise LogCorruptError(
+                f"the log of {self.sandbox} is damaged at byte {self.scan.offset}: {self.scan.reason}",
+                offset=self.scan.offset,
+            )
+
+
+def examine(files: Files, path: str, sandbox: SandboxId) -> LogReport:
+    """Read a log without changing anything, be somebody writing to it or not.
+
+    Raises:
+        OSError: It cannot be read; FileNotFoundError if there is none.
+    """
+    data = files.read(path)
+    return LogReport(sandbox, path, len(data), scan(data, sandbox))
+
+
 class Log:
     """One sandbox's log, from its recovery to its failure or end."""
 
@@ -95,11 +142,7 @@ class Log:
             cut = found.durable_length
             data = data[:cut]
         result = scan(data, self._sandbox)
-        if result.tail is Tail.CORRUPT:
-            raise LogCorruptError(
-                f"the log of {self._sandbox} is damaged at byte {result.offset}: {result.reason}",
-                offset=result.offset,
-            )
+        LogReport(self._sandbox, path, len(data), result).check()
         if result.tail is Tail.TORN:
             cut = result.valid_length
             _keep_aside(files, path, data[cut:], cut)

@@ -1,1 +1,20 @@
+"""The router: preview URLs over HTTP/1.1 and WebSocket, in front of the actor runtime.
 
+::
+
+    core/        pure: hostnames, heads, bodies, the two connection machines, field rules, pages
+    door         a request head to an admitted visit, or to the answer it gets instead
+    passage      one exchange on its way: the only place that moves bytes of a request
+    connection   the life of one client connection
+    router       what connections share; `handle` a stream that you accepted
+    server       listens, drains
+    upstream     connections to services
+    transport    a stream over a socket, in few steps
+
+What is exported here is the public interface.
+"""
+
+from proxy.options import Options as Options
+from proxy.router import Router as Router
+from proxy.router import open_router as open_router
+from proxy.server import Server as Server

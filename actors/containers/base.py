@@ -111,6 +111,10 @@ class Run(Protocol):
         """Return the processes of this run, exited ones included (bounded), in order of start."""
 
     @property
+    def detachable(self) -> bool:
+        """True if `Container.reattach` finds this run again after the object has been dropped without `stop`."""
+
+    @property
     def busy(self) -> bool:
         """True while something of ours runs inside that would be lost if the run were forgotten."""
 

@@ -1,0 +1,418 @@
+"""One run of a process container, seen from the server: a keeper, its socket, and what it has told so far.
+
+`ProcessRun.serve` is the run: it is up while that task is. However the task ends (asked to stop, cancelled with
+its nursery, the keeper dead), it leaves through the same door: the socket is closed, which makes the keeper kill
+everything; the keeper is waited for; and if that did not end well, the host is searched for what is left.
+
+Frames go out through one writer task, so that a cancelled caller never leaves half a frame on the wire; a reader
+task alone changes what is known of the processes.
+"""
+
+import os
+import secrets
+import signal as signals
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from actors.containers.base import ExecResult, ProcessOptions, ProcessStatus
+from actors.containers.dial import LOOPBACK, dial
+from actors.containers.keeper import KILL_SECONDS_MAX, OUTPUT_BYTES_MAX, READ_BYTES, Unpacker, pack
+from actors.containers.launch import Launch, prepare
+from actors.containers.leftovers import KEEPER_END_S, sweep
+from actors.errors import ContainerError, ContainerStartError
+
+RUNNING_MAX: Final = 256
+"""Processes of one run at a time; each takes two or three descriptors of the keeper's (1024 by default)."""
+EXITED_MAX: Final = 256
+"""Exited processes that are remembered, with their output."""
+READY_S: Final = 10.0
+"""For the keeper to come up; measured: 20 ms on an idle machine."""
+KILLED_EXIT_CODE: Final = -int(signals.SIGKILL)
+"""Stands for an end that nobody was left to see: all of them are killed then."""
+
+_OUTBOX_FRAMES: Final = 1024
+_LOG_READ_ATTEMPTS: Final = 3
+_COMPLAINT_BYTES_MAX: Final = 4096
+# From the end of its socket to its exit code: the keeper does nothing in between.
+_LAST_WORDS_S: Final = 1.0
+
+
+class _Stage(Enum):
+    ASKED = "asked"
+    RUNNING = "running"
+    REFUSED = "refused"
+    EXITED = "exited"
+
+
+class Service:
+    """One process of a run (a `ContainerProcess`), and the same for a command that is waited for."""
+
+    def __init__(self, run: "ProcessRun", serial: int, launch: Launch, name: str, process_id: str) -> None:
+        self.id = process_id
+        self.command = launch.command
+        self.pid = 0
+        self.exit_code: int | None = None
+        self.serial = serial
+        self.name = name
+        """Of its output files, without ending. Used once in a run, also if its `id` is used again."""
+        self.stage = _Stage.ASKED
+        self.refusal = ""
+        self.truncated = False
+        self.settled = trio.Event()
+        """It runs, was refused, or the run is over."""
+        self.exited = trio.Event()
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<process {self.id} pid {self.pid} {self.stage.value}>"
+
+    @property
+    def status(self) -> ProcessStatus:
+        return ProcessStatus.EXITED if self.exited.is_set() else ProcessStatus.RUNNING
+
+    async def wait(self) -> int:
+        """Block until it has exited; return the exit code."""
+        await self.exited.wait()
+        assert self.exit_code is not None
+        return self.exit_code
+
+    async def kill(self, signal: int = signals.SIGTERM) -> None:
+        """Send a signal to the process and its group; to nobody if it has exited.
+
+        Raises:
+            ValueError: There is no such signal.
+        """
+        if signal not in signals.valid_signals():
+            raise ValueError(f"{signal} is no signal's number")
+        if self.exited.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        await self._run.ask(b"signal", b"%d" % self.serial, b"%d" % signal)
+
+    async def logs(self) -> bytes:
+        """Return the newest output, 512 KiB at least if there is as much. Empty once the run's folder is gone."""
+        return await trio.to_thread.run_sync(read_log, self._run.folder / f"{self.name}.log")
+
+    def settle(self, stage: _Stage, *, exit_code: int | None = None, refusal: str = "") -> None:
+        """Note what became of it. The first end that is told stays."""
+        if self.exited.is_set():
+            return
+        self.stage = stage
+        self.refusal = refusal
+        self.settled.set()
+        if stage in (_Stage.EXITED, _Stage.REFUSED):
+            self.exit_code = exit_code
+            self.exited.set()
+
+
+class ProcessRun:
+    """The services of one sandbox, as child processes on this host."""
+
+    def __init__(
+        self,
+        run_id: str,
+        folder: Path,
+        keeper: trio.Process,
+        stream: trio.SocketStream,
+        *,
+        mark: str,
+        workspace: str,
+        environment: dict[str, str],
+        stop_grace: float,
+    ) -> None:
+        self.run_id = run_id
+        self.folder = folder
+        self._keeper = keeper
+        self._stream = stream
+        self._mark = mark
+        self._workspace = workspace
+        self._environment = environment
+        self._stop_grace = stop_grace
+        self._up = True
+        self._tenants = False
+        """The keeper has some child: a process of ours, or what an exited one left behind."""
+        self._serial = 0
+        self._alive: dict[int, Service] = {}  # {serial: asked for or running}, commands included
+        self._listed: dict[int, Service] = {}  # {serial: service}, for `processes`
+        self._unpacker = Unpacker()
+        self._outbox, self._outgoing = trio.open_memory_channel[bytes](_OUTBOX_FRAMES)
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._reason = "cancelled"
+
+    def __repr__(self) -> str:
+        return f"<process run {self.run_id} {'up' if self._up else 'ended'}>"
+
+    # What the actor uses.
+
+    async def dial(self, port: int) -> trio.SocketStream:
+        """Connect to a port of this host's loopback.
+
+        All process containers of a host share it: who listens there is not checked. Use containers with a
+        network of their own where sandboxes must not meet each other's ports.
+        """
+        return await dial(port, LOOPBACK, self._is_up)
+
+    async def start_process(self, options: ProcessOptions) -> Service:
+        launch = prepare(options, self._workspace, self._environment)
+        process_id = launch.id or f"proc-{secrets.token_hex(4)}"
+        if any(service.id == process_id for service in self._alive.values()):
+            raise ContainerError(f"process {process_id!r} is running already")
+        serial = self._next_serial()
+        # "~" is in no id, so an id's second process cannot take another's file, nor the first one's.
+        taken = any(service.id == process_id for service in self._listed.values())
+        service = Service(self, serial, launch, f"{process_id}~{serial}" if taken else process_id, process_id)
+        await self._begin(service, launch, "service")
+        return service
+
+    async def exec(self, options: ProcessOptions) -> ExecResult:
+        """Run a command to its end; of what it prints, the first MiB of each stream is kept."""
+        launch = prepare(options, self._workspace, self._environment)
+        serial = self._next_serial()
+        command = Service(self, serial, launch, f"exec~{serial}", f"exec~{serial}")
+        try:
+            await self._begin(command, launch, "exec")
+            code = await command.wait()
+            out, err = await trio.to_thread.run_sync(self._read_outputs, command.name)
+            return ExecResult(code, out, err, command.truncated)
+        except trio.Cancelled:
+            with trio.move_on_after(KILL_SECONDS_MAX, shield=True):
+                await command.kill(signals.SIGKILL)
+                await command.exited.wait()
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._drop_outputs, command.name)
+
+    def processes(self) -> Sequence[Service]:
+        return [self._listed[serial] for serial in sorted(self._listed)]
+
+    @property
+    def detachable(self) -> bool:
+        """False: the keeper ends with its server, and everything with it."""
+        return False
+
+    @property
+    def busy(self) -> bool:
+        """True while anything runs, a daemon that its starter left behind included."""
+        return self._up and (self._tenants or bool(self._alive))
+
+    async def stop(self) -> None:
+        try:
+            if self._up:
+                self._up = False
+                self._reason = "stopped"
+                await self.ask(b"stop", b"%f" % self._stop_grace)
+            # The keeper keeps to the grace itself; this is for one that no longer does anything.
+            with trio.move_on_after(self._stop_grace + KILL_SECONDS_MAX):
+                await self._ended.wait()
+        finally:
+            self._scope.cancel()
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def wait_stopped(self) -> str:
+        await self._ended.wait()
+        return self._reason
+
+    # The run's own task.
+
+    async def serve(self, task_status: trio.TaskStatus["ProcessRun"]) -> None:
+        """Be the run until it has ended; report the start once the keeper is ready.
+
+        Raises:
+            ContainerStartError: The keeper did not come up. Nothing is raised after the start was reported.
+        """
+        try:
+            await self._greet()
+            task_status.started(self)
+            with self._scope:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(self._write)
+                    await self._read()
+                    tasks.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end()
+
+    async def ask(self, *fields: bytes) -> None:
+        """Give the keeper a frame; nothing happens if the run has ended."""
+        try:
+            await self._outbox.send(pack(*fields))
+        except trio.BrokenResourceError:
+            await trio.lowlevel.checkpoint()
+
+    def _is_up(self) -> bool:
+        return self._up
+
+    def _next_serial(self) -> int:
+        if not self._up:
+            raise ContainerError("the run has stopped")
+        if len(self._alive) >= RUNNING_MAX:
+            raise ContainerError(f"{RUNNING_MAX} processes run already; that is as many as one run may have")
+        self._serial += 1
+        return self._serial
+
+    async def _begin(self, service: Service, launch: Launch, kind: str) -> None:
+        """Have the keeper start it and wait until it runs. A cancelled wait leaves it to the reader task."""
+        frame = launch.frame(service.serial, kind, service.name)
+        self._alive[service.serial] = service
+        try:
+            await self._outbox.send(frame)
+        except BaseException as error:
+            # Not sent, so the keeper will never speak of it.
+            del self._alive[service.serial]
+            service.settle(_Stage.REFUSED, refusal="the run has stopped")
+            if isinstance(error, trio.BrokenResourceError):
+                raise ContainerError("the run has stopped") from None
+            raise
+        await service.settled.wait()
+        if service.stage is _Stage.REFUSED:
+            raise ContainerError(service.refusal)
+
+    async def _greet(self) -> None:
+        try:
+            with trio.fail_after(READY_S):
+                await self._stream.send_all(pack(b"hello", self._mark.encode()))
+                frames: list[list[bytes]] = []
+                while not frames:
+                    data = await self._stream.receive_some(READ_BYTES)
+                    if not data:
+                        raise ContainerStartError(await self._last_words())
+                    frames = self._unpacker.feed(data)
+        except trio.TooSlowError:
+            raise ContainerStartError(f"the keeper was not ready after {READY_S:g} s") from None
+        except (trio.BrokenResourceError, ValueError) as error:
+            raise ContainerStartError(await self._last_words()) from error
+        if frames[0][0] != b"ready":
+            raise ContainerStartError(frames[0][-1].decode(errors="replace"))
+
+    async def _write(self) -> None:
+        try:
+            async for frame in self._outgoing:
+                await self._stream.send_all(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the keeper is gone; the reader sees its end and says so
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._stream.receive_some(READ_BYTES):
+                for frame in self._unpacker.feed(data):
+                    self._apply(frame[0], frame[1:])
+        except (trio.BrokenResourceError, ValueError):
+            pass  # gone, or not in its right mind: `_end` closes the socket either way
+
+    def _apply(self, event: bytes, fields: Sequence[bytes]) -> None:
+        if event == b"idle":
+            self._tenants = False
+            return
+        service = self._alive.get(int(fields[0]))
+        if service is None:
+            return
+        if event == b"started":
+            self._tenants = True
+            service.pid = int(fields[1])
+            if not service.name.startswith("exec~"):
+                self._listed[service.serial] = service
+            service.settle(_Stage.RUNNING)
+        elif event == b"refused":
+            del self._alive[service.serial]
+            service.settle(_Stage.REFUSED, refusal=fields[1].decode(errors="replace"))
+            self._forget(service)
+        elif event == b"exited":
+            del self._alive[service.serial]
+            service.truncated = fields[2] == b"1"
+            service.settle(_Stage.EXITED, exit_code=int(fields[1]))
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        exited = [service for service in self._listed.values() if service.exited.is_set()]
+        if len(exited) > EXITED_MAX:
+            oldest = min(exited, key=lambda service: service.serial)
+            del self._listed[oldest.serial]
+            self._forget(oldest)
+
+    def _forget(self, service: Service) -> None:
+        """Have its output files deleted; if the outbox is full, they stay until the run's folder goes."""
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            self._outbox.send_nowait(pack(b"forget", os.fsencode(service.name)))
+
+    async def _end(self) -> None:
+        """Leave nothing of the run. The one way out of `serve`."""
+        self._up = False
+        self._stream.socket.close()
+        self._outgoing.close()
+        with trio.move_on_after(KEEPER_END_S):
+            await self._keeper.wait()
+        if self._keeper.returncode is None:
+            self._keeper.kill()
+            with trio.move_on_after(KEEPER_END_S):
+                await self._keeper.wait()
+        left = 0
+        # It exits with 0 only after the kernel has told it that no child is left.
+        if self._keeper.returncode != 0:
+            left = await trio.to_thread.run_sync(sweep, self._mark)
+            if self._reason != "stopped":
+                self._reason = await self._last_words()
+        if left:
+            self._reason += f"; {left} of its processes could not be killed"
+        for service in self._alive.values():
+            if service.stage is _Stage.ASKED:
+                service.settle(_Stage.REFUSED, refusal="the run has stopped")
+            service.settle(_Stage.EXITED, exit_code=KILLED_EXIT_CODE)
+        self._alive.clear()
+        self._tenants = False
+        self._ended.set()
+
+    async def _last_words(self) -> str:
+        """Say why the keeper ended, with the last line that it complained in."""
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._keeper.wait()
+        code = self._keeper.returncode
+        complaint = await trio.to_thread.run_sync(_read_end, self.folder / KEEPER_STDERR, _COMPLAINT_BYTES_MAX)
+        lines = complaint.decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        text = f"its keeper ended unexpectedly (exit code {code})"
+        return f"{text}: {said[:500]}" if said else text
+
+    def _read_outputs(self, name: str) -> tuple[bytes, bytes]:
+        out, err = (_read_end(self.folder / f"{name}.{ending}", OUTPUT_BYTES_MAX) for ending in ("out", "err"))
+        return out, err
+
+    def _drop_outputs(self, name: str) -> None:
+        for ending in ("out", "err"):
+            (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
+
+
+KEEPER_STDERR: Final = "keeper.stderr"
+"""In the run's folder: empty, unless the keeper failed."""
+
+
+def read_log(path: Path) -> bytes:
+    """Return the older and the newer half of a service's output. Blocks: for a thread."""
+    for _ in range(_LOG_READ_ATTEMPTS):
+        try:
+            with open(path, "rb") as newer:
+                before = os.fstat(newer.fileno()).st_ino
+                older = _read_end(path.with_name(path.name + ".1"), OUTPUT_BYTES_MAX)
+                data = older + newer.read(OUTPUT_BYTES_MAX)
+            # Turned over while it was read: the halves do not belong together.
+            if os.stat(path).st_ino == before:
+                return data
+        except FileNotFoundError:
+            continue  # in the middle of turning over, or gone with the folder
+    return _read_end(path, OUTPUT_BYTES_MAX)
+
+
+def _read_end(path: Path, size: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+    except FileNotFoundError:
+        return b""

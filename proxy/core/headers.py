@@ -1,0 +1,455 @@
+"""What happens to the fields of a message on its way through us (RFC 9110 section 7.6).
+
+Towards the service a request tells the truth about the connection it came by, whatever its sender claimed: what a
+front proxy would set is set by us, and a sender's own copy counts only if the peer is a trusted proxy. Towards the
+client a response is kept from reaching beyond its own hostname: no cookies for sibling previews, no orders to a
+front proxy. Everything else passes, in order and byte for byte.
+
+How a message is framed and what becomes of its connection is decided elsewhere: those fields are dropped here, or
+(``Content-Length`` and ``Upgrade`` of a response) passed as information for who writes the head anew.
+
+A `Forwarding` holds what stays the same from request to request: one per client connection and host.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import Enum, auto
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from actors import HostHeader, PorticoError
+from proxy.core.hostname import DEFAULT_PORTS, Host, PreviewHost, TokenHost
+from proxy.core.http1 import Field, RequestHead, connection_options, values
+
+MASK: Final = "****"
+"""Stands for a token wherever a service might log it."""
+
+
+class AmbiguousCredentialError(PorticoError):
+    """A credential was sent more than once, and readers differ on which one counts: 400."""
+
+    code = "BAD_REQUEST"
+    status_code = 400
+
+
+class Credential(Enum):
+    """By which field a visitor showed the preview token."""
+
+    PREVIEW_TOKEN = "X-OC-Preview-Token"  # noqa: S105  the name of a field
+    AUTHORIZATION = "Authorization"
+    COOKIE = "Cookie"
+
+
+class Bearer(NamedTuple):
+    """A preview token as sent, not yet compared with anything. Left out of `repr`."""
+
+    token: bytes
+    credential: Credential
+
+    def __repr__(self) -> str:
+        return f"Bearer(****, {self.credential})"
+
+
+class _Fate(Enum):
+    """What becomes of a field, by its name."""
+
+    PASS = auto()
+    DROP = auto()
+    ASSERTED = auto()
+    """Passes, or goes into ours, if a trusted proxy says it."""
+    OWN_HOST_ONLY = auto()
+    """Passes where the preview has a hostname of its own."""
+    ORIGIN = auto()
+    TE = auto()
+    COOKIE = auto()
+    AUTHORIZATION = auto()
+    PREVIEW_TOKEN = auto()
+    LOCATION = auto()
+    SET_COOKIE = auto()
+
+
+# RFC 9110 section 7.6.1, RFC 9112 section 6 and Appendix C.2.2, RFC 7540 section 3.2.1.
+_CONNECTION_FIELDS: Final = frozenset(
+    b"connection keep-alive proxy-connection transfer-encoding content-length upgrade te http2-settings".split()
+)
+
+# Set by us, or by no one. What frameworks are known to believe about where a request came from.
+_OURS: Final = frozenset(
+    # `Proxy` becomes HTTP_PROXY in the environment of a CGI program (CVE-2016-5385, "httpoxy").
+    b"host proxy x-original-url x-rewrite-url x-original-uri x-original-host x-host x-http-host-override".split()
+)
+_OUR_PREFIXES: Final = (b"x-sandbox-", b"portico-", b"x-portico-", b"proxy-")
+_ASSERTED: Final = frozenset(
+    b"forwarded forwarded-for x-forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip "
+    b"cf-connecting-ip cf-connecting-ipv6 fastly-client-ip remote-user x-remote-user x-authenticated-user".split()
+)
+_ASSERTED_PREFIXES: Final = (b"x-forwarded-", b"x-envoy-", b"x-auth-request-")
+
+# What `Connection` nearly always names: nothing that would have to be looked for.
+_USUAL_OPTIONS: Final = frozenset((b"", b"close", b"keep-alive", b"upgrade", b"te"))
+
+# What `Connection` may name without effect. A sender that could remove these behind our back would undo what a
+# proxy before us asserted, or show us one request and the service another.
+_NOT_REMOVABLE: Final = frozenset(
+    b"authorization cookie origin referer content-type content-encoding content-range range expect "
+    b"set-cookie www-authenticate location date cache-control vary".split()
+)
+_NOT_REMOVABLE_PREFIXES: Final = (b"sec-", b"access-control-", b"content-security-", b"x-oc-", b"x-csrf-", b"x-xsrf-")
+
+_REQUEST_FATES: Final = {
+    b"origin": _Fate.ORIGIN,
+    b"te": _Fate.TE,
+    b"cookie": _Fate.COOKIE,
+    b"authorization": _Fate.AUTHORIZATION,
+    b"x-oc-preview-token": _Fate.PREVIEW_TOKEN,
+}
+
+_RESPONSE_DROPPED: Final = frozenset(
+    # Orders to a front proxy: "send this file, or the answer of this address, instead".
+    b"x-sendfile x-lighttpd-send-file x-lighttpd-send-tempfile x-reproxy-url x-litespeed-location "
+    # RFC 7838: would lead clients to another authority, past us and our revocations.
+    b"alt-svc "
+    b"proxy-authenticate proxy-authentication-info".split()
+)
+_RESPONSE_FATES: Final = {
+    b"location": _Fate.LOCATION,
+    b"set-cookie": _Fate.SET_COOKIE,
+    # nginx's hint not to buffer an event stream; all its other X-Accel fields are orders.
+    b"x-accel-buffering": _Fate.PASS,
+    # To HEAD and with 304 it tells what GET would bring; and a 101 says what it switches to.
+    b"content-length": _Fate.PASS,
+    b"upgrade": _Fate.PASS,
+    b"strict-transport-security": _Fate.OWN_HOST_ONLY,
+    b"clear-site-data": _Fate.OWN_HOST_ONLY,
+    b"service-worker-allowed": _Fate.OWN_HOST_ONLY,
+}
+_RESPONSE_PREFIXES_DROPPED: Final = (b"x-accel-", b"portico-", b"x-portico-")
+
+GATE_COOKIE_PREFIX: Final = b"__Host-portico-"
+"""How the names of the sign-in gate's cookies begin. ``__Host-`` makes browsers hold them to one host."""
+
+# Compared in lower case: browsers hold names apart by case but check `__Host-` without regard to it, and a
+# service may fold them.
+_GATE_PREFIX: Final = GATE_COOKIE_PREFIX.lower()
+
+_PLAIN_NAME: Final = re.compile(rb"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_LOOPBACK: Final = (b"localhost", b"127.0.0.1")
+
+
+# Names are few and no secrets; the bound is for clients that make them up. 0.06 us a field instead of 0.4.
+@lru_cache(maxsize=1024)
+def _request_fate(name: bytes) -> _Fate:
+    special = _REQUEST_FATES.get(name)
+    if special is not None:
+        return special
+    # CGI, WSGI and their kin read `_` for `-`: x_forwarded_for would pass for the field that we set.
+    folded = name.replace(b"_", b"-")
+    if folded in _CONNECTION_FIELDS or folded in _OURS or folded.startswith(_OUR_PREFIXES):
+        return _Fate.DROP
+    if folded in _ASSERTED or folded.startswith(_ASSERTED_PREFIXES):
+        return _Fate.ASSERTED if folded == name else _Fate.DROP
+    return _Fate.DROP if folded in _REQUEST_FATES else _Fate.PASS
+
+
+@lru_cache(maxsize=1024)
+def _response_fate(name: bytes) -> _Fate:
+    special = _RESPONSE_FATES.get(name)
+    if special is not None:
+        return special
+    if name in _CONNECTION_FIELDS or name in _RESPONSE_DROPPED or name.startswith(_RESPONSE_PREFIXES_DROPPED):
+        return _Fate.DROP
+    return _Fate.PASS
+
+
+def _without_named(fields: Sequence[Field]) -> Sequence[Field]:
+    """Drop what ``Connection`` names, unless it is not for the sender to remove."""
+    options = connection_options(fields)
+    if options <= _USUAL_OPTIONS:
+        return fields
+    named = {
+        name
+        for name in options
+        if name not in _CONNECTION_FIELDS
+        and name not in _NOT_REMOVABLE
+        and not name.startswith(_NOT_REMOVABLE_PREFIXES)
+        # Those are judged by who says them; `Connection` has no part in it.
+        and _request_fate(name) is _Fate.PASS
+    }
+    return [field for field in fields if field[0] not in named] if named else fields
+
+
+def _field(name: bytes, value: str | bytes) -> Field:
+    return name.lower(), name, value.encode("ascii") if isinstance(value, str) else value
+
+
+class Forwarding:
+    """How one client's requests to one preview, and the responses to them, are passed on."""
+
+    __slots__ = (
+        "_domain",
+        "_host",
+        "_location",
+        "_masked_origin",
+        "_node",
+        "_on_base_domain",
+        "_original_prefix",
+        "_public_host",
+        "_public_origin",
+        "_rewrites_origin",
+        "_set",
+        "_trusted",
+    )
+
+    def __init__(
+        self,
+        preview: PreviewHost,
+        public: Host,
+        *,
+        scheme: str,
+        client_address: str,
+        trusted: bool = False,
+        host_header: HostHeader = HostHeader.LOCALHOST,
+    ) -> None:
+        """Work out what every request will need.
+
+        Args:
+            preview: What the host, or the ``Portico-Preview`` field, named.
+            public: The host as the client sent it. With ``Portico-Preview`` that is the base domain itself.
+            scheme: How the client speaks to the outermost proxy, ``http`` or ``https``: see `public_scheme`.
+            client_address: The peer's IP address; anything else (``""`` for a Unix socket) becomes "unknown".
+            trusted: Whether the peer is a proxy whose word about the client counts.
+            host_header: What the service sees as ``Host``.
+        """
+        masked_host = f"localhost:{preview.port:d}"
+        port = None if public.port == DEFAULT_PORTS[scheme] else public.port
+        authority = public._replace(port=port).authority
+        self._domain = preview.domain.encode("ascii")
+        self._public_host = public.name.encode("ascii")
+        self._public_origin = f"{scheme}://{authority}".encode("ascii")
+        self._masked_origin = b"http://" + masked_host.encode("ascii")
+        self._location = re.compile(
+            rb"(?:http:)?//(?:localhost|127\.0\.0\.1|\[::1\])%b(?=[/?#]|\Z)"
+            % (rb"(?::(?:80)?)?" if preview.port == 80 else b":%d" % preview.port),
+            re.IGNORECASE,
+        )
+        self._on_base_domain = public.name == preview.domain
+        self._trusted = trusted
+        self._rewrites_origin = host_header is HostHeader.LOCALHOST
+        shown = masked_host if self._rewrites_origin else authority
+        self._host = _field(b"Host", shown)
+        masked_name = authority
+        if isinstance(preview, TokenHost) and not self._on_base_domain:
+            masked_name = f"{preview.port:d}-{preview.sandbox}-{MASK}{authority[authority.index('.') :]}"
+        self._original_prefix = f"{scheme}://{masked_name}".encode("ascii")
+        address, node = _node(client_address)
+        quoted_host = f'"{authority}"' if ":" in authority else authority
+        self._node = (address.encode("ascii"), f"for={node};host={quoted_host};proto={scheme}".encode("ascii"))
+        self._set = (
+            _field(b"X-Forwarded-Host", authority),
+            _field(b"X-Forwarded-Proto", scheme),
+            _field(b"X-Sandbox-Name", str(preview.sandbox)),
+        )
+
+    def forward_request(
+        self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None
+    ) -> list[Field]:
+        """Return the fields for the service, ``Host`` first (RFC 9110 section 7.2).
+
+        Args:
+            fields: As the client sent them.
+            target: In origin-form, or ``*``.
+            opened_by: The field whose credential opened the door: it is removed, as the service has no business
+                knowing it. The same field stays where it opened nothing, since then it is the service's own.
+        """
+        fields = _without_named(fields)
+        trusted = self._trusted
+        out = [self._host]
+        address_trail: list[bytes] = []
+        forwarded_trail: list[bytes] = []
+        for field in fields:
+            fate = _request_fate(field[0])
+            if fate is _Fate.PASS:
+                out.append(field)
+            elif fate is _Fate.ASSERTED:
+                if not trusted:
+                    continue
+                if field[0] == b"x-forwarded-for":
+                    address_trail.append(field[2])
+                elif field[0] == b"forwarded":
+                    forwarded_trail.append(field[2])
+                elif field[0] not in (b"x-forwarded-host", b"x-forwarded-proto"):
+                    out.append(field)
+            elif fate is _Fate.ORIGIN:
+                rewrite = self._rewrites_origin and field[2].lower() == self._public_origin
+                out.append((field[0], field[1], self._masked_origin) if rewrite else field)
+            elif fate is _Fate.COOKIE:
+                kept = without_gate_cookies(field[2])
+                if kept:
+                    out.append((field[0], field[1], kept))
+            elif fate is _Fate.AUTHORIZATION:
+                if opened_by is not Credential.AUTHORIZATION:
+                    out.append(field)
+            elif fate is _Fate.PREVIEW_TOKEN:
+                if opened_by is not Credential.PREVIEW_TOKEN:
+                    out.append(field)
+            elif fate is _Fate.TE and _accepts_trailers(field[2]):
+                # Trailers we do relay; other codings would be a matter of our own connection to the service.
+                out.append((b"te", field[1], b"trailers"))
+        address, forwarded = self._node
+        out += self._set
+        out.append((b"x-forwarded-for", b"X-Forwarded-For", b", ".join((*address_trail, address))))
+        out.append((b"forwarded", b"Forwarded", b", ".join((*forwarded_trail, forwarded))))
+        path = b"/" if target == b"*" else target
+        out.append((b"x-original-url", b"X-Original-URL", self._original_prefix + path))
+        return out
+
+    def forward_response(self, fields: Sequence[Field]) -> list[Field]:
+        """Return the fields for the client, of a final or an interim response."""
+        fields = _without_named(fields)
+        out: list[Field] = []
+        for field in fields:
+            fate = _response_fate(field[0])
+            if fate is _Fate.PASS:
+                out.append(field)
+            elif fate is _Fate.LOCATION:
+                out.append((field[0], field[1], self._public_location(field[2])))
+            elif fate is _Fate.SET_COOKIE:
+                # The gate's cookie is ours to set; a preview that could set it could sign its visitors out, or in.
+                if not is_gate_cookie(field[2]):
+                    cookie = narrowed_cookie(field[2], host=self._public_host, domain=self._domain)
+                    out.append((field[0], field[1], cookie))
+            elif fate is _Fate.OWN_HOST_ONLY and not self._on_base_domain:
+                # On a preview's own hostname these bind nobody else. On the base domain, which answers for a
+                # preview when `Portico-Preview` asks for it, they would bind every preview there is.
+                out.append(field)
+        return out
+
+    def _public_location(self, value: bytes) -> bytes:
+        """Turn a redirect to where the service thinks it is into one to where the client knows it.
+
+        The origin is compared whole: ``http://localhost:8080.evil.com`` and ``http://localhost:8080@evil.com``
+        only begin like it.
+        """
+        match = self._location.match(value)
+        return value if match is None else self._public_origin + value[match.end() :]
+
+
+def _node(client_address: str) -> tuple[str, str]:
+    """Give a peer as ``X-Forwarded-For`` and as the node of ``Forwarded`` (RFC 7239 section 6) write it."""
+    try:
+        address = ip_address(client_address.partition("%")[0])
+    except ValueError:
+        # Expected: a Unix socket's peer has no address.
+        return "unknown", "unknown"
+    if address.version == 4:
+        return str(address), str(address)
+    # A dual-stack listener sees IPv4 peers as ::ffff:192.0.2.1.
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped), str(address.ipv4_mapped)
+    return str(address), f'"[{address}]"'
+
+
+def _accepts_trailers(value: bytes) -> bool:
+    return any(member.strip(b" \t").lower() == b"trailers" for member in value.split(b","))
+
+
+def without_gate_cookies(value: bytes) -> bytes:
+    """Return a ``Cookie`` value without the gate's; ``b""`` if nothing else was in it (RFC 6265 section 5.4)."""
+    if _GATE_PREFIX not in value.lower():
+        return value
+    kept = [pair for pair in value.split(b";") if not pair.strip(b" \t").lower().startswith(_GATE_PREFIX)]
+    return b";".join(kept).strip(b" \t")
+
+
+def is_gate_cookie(value: bytes) -> bool:
+    """Say whether a ``Set-Cookie`` value sets one of the gate's, or one that would be sent back looking like it.
+
+    A cookie without a name (``=__Host-portico-x=1``) comes back as its bare value.
+    """
+    return value.lstrip(b" \t=").lower().startswith(_GATE_PREFIX)
+
+
+def narrowed_cookie(value: bytes, *, host: bytes, domain: bytes) -> bytes:
+    """Return a ``Set-Cookie`` value that reaches no further than the preview it comes from.
+
+    Without a ``Domain`` a cookie goes back to the host that set it, alone (RFC 6265 section 5.3). So if a ``Domain``
+    is wider than `host`, all of them go; which of several counts, browsers do not agree on. The same if one is the
+    loopback name that the service knows itself by, with which browsers would refuse the cookie.
+
+    Args:
+        value: Of one field; each cookie has its own.
+        host: The public hostname, lower case.
+        domain: The base domain it is under. When `host` is that domain itself, no ``Domain`` is narrow enough.
+    """
+    cookie, *attributes = value.split(b";")
+    domains = [
+        wanted
+        for attribute in attributes
+        for name, _, wanted in (attribute.partition(b"="),)
+        if name.strip(b" \t").lower() == b"domain"
+    ]
+    if not any(_reaches_too_far(wanted, host, domain) for wanted in domains):
+        return value
+    kept = [part for part in attributes if part.partition(b"=")[0].strip(b" \t").lower() != b"domain"]
+    return b";".join((cookie, *kept))
+
+
+def _reaches_too_far(wanted: bytes, host: bytes, domain: bytes) -> bool:
+    # RFC 6265 section 5.2.3: a leading dot means nothing.
+    name = wanted.strip(b" \t").lower().lstrip(b".")
+    if not name:
+        return False
+    # What is not plainly a name, a browser may take for one: without quotes or a trailing dot, with %2e decoded,
+    # with an ideographic full stop mapped.
+    if name in _LOOPBACK or _PLAIN_NAME.fullmatch(name) is None:
+        return True
+    if name == host:
+        return host == domain
+    return host.endswith(b"." + name)
+
+
+def public_scheme(fields: Sequence[Field], connection_scheme: str, *, trusted: bool) -> str:
+    """Return the scheme by which the client reached the outermost proxy.
+
+    That is the connection's own, unless a trusted proxy says otherwise in ``X-Forwarded-Proto``.
+    """
+    if trusted:
+        said = values(fields, b"x-forwarded-proto")
+        if said:
+            # The last member is the word of the nearest proxy, the one that is trusted.
+            nearest = said[-1].rpartition(b",")[2].strip(b" \t").lower()
+            if nearest in (b"https", b"wss"):
+                return "https"
+            if nearest in (b"http", b"ws"):
+                return "http"
+    return connection_scheme
+
+
+def bearer_credential(fields: Sequence[Field]) -> Bearer | None:
+    """Return the preview token that a request bears, if any.
+
+    ``X-OC-Preview-Token`` wins unless it is blank; then ``Authorization: Bearer`` (RFC 6750 section 2.1).
+
+    Raises:
+        AmbiguousCredentialError: The field that counts was sent more than once.
+    """
+    tokens = [token for value in values(fields, b"x-oc-preview-token") if (token := value.strip(b" \t"))]
+    if tokens:
+        if len(tokens) > 1:
+            raise AmbiguousCredentialError("X-OC-Preview-Token was sent more than once")
+        return Bearer(tokens[0], Credential.PREVIEW_TOKEN)
+    authorizations = values(fields, b"authorization")
+    if len(authorizations) > 1:
+        raise AmbiguousCredentialError("Authorization was sent more than once")
+    if authorizations:
+        scheme, _, token = authorizations[0].partition(b" ")
+        token = token.strip(b" \t")
+        if scheme.lower() == b"bearer" and token:
+            return Bearer(token, Credential.AUTHORIZATION)
+    return None
+
+
+def is_preflight(head: RequestHead) -> bool:
+    """Say whether a browser asks leave for a cross-origin request to come (Fetch standard, CORS-preflight)."""
+    return head.method == b"OPTIONS" and bool(values(head.fields, b"access-control-request-method"))

@@ -1,0 +1,164 @@
+"""From a request head to an admitted visit, or to the answer that it gets instead.
+
+This is where the router meets the runtime. Order of judgement: host, sandbox, credential, run state, wake; the
+dialling comes after. Stateless: what it knows comes from the head and from some actor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from actors import (
+    ContainerError,
+    CutBecause,
+    Domain,
+    PorticoError,
+    RefusedBecause,
+    RetryableError,
+    Runtime,
+    StoreError,
+    Visit,
+    VisitRequest,
+)
+from proxy.core.headers import AmbiguousCredentialError, Credential, bearer_credential, is_preflight
+from proxy.core.hostname import (
+    BadHostError,
+    BaseHost,
+    BuiltInHost,
+    Host,
+    Matcher,
+    NotOurs,
+    PreviewHost,
+    TokenHost,
+    match_label,
+    parse_host,
+)
+from proxy.core.http1 import RequestHead, values
+from proxy.core.pages import Answer, Code, refusal
+
+log = structlog.get_logger("portico.door")
+
+LABEL_FIELD: Final = b"portico-preview"
+"""Names a preview to programs that cannot resolve its hostname; honoured on the base domain only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The request is for a preview."""
+
+    host: PreviewHost
+    public: Host
+    """As the client sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The request is for a sound host that is no preview's: the base domain, or not ours at all."""
+
+    host: Host
+    domain: Domain | None
+    """The base domain, if it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The visit, which whoever receives this must `end`."""
+
+    visit: Visit
+    opened_by: Credential | None
+    """The field whose credential opened the gate; the service must not see it."""
+
+
+class Door:
+    """Judges request heads against the sandboxes of one runtime."""
+
+    __slots__ = ("_matcher", "_runtime", "_wake_timeout_s")
+
+    def __init__(self, runtime: Runtime, domains: Sequence[Domain], wake_timeout_s: float) -> None:
+        self._runtime = runtime
+        self._matcher = Matcher(domains)
+        self._wake_timeout_s = wake_timeout_s
+
+    def locate(self, head: RequestHead, scheme: str) -> Preview | Elsewhere | Answer:
+        """Say what a request is for. An `Answer` means that its host makes no sense: answer it and close."""
+        hosts = values(head.fields, b"host")
+        if len(hosts) != 1:
+            return refusal(Code.BAD_HOST, detail="a request names exactly one host")
+        try:
+            public = parse_host(hosts[0])
+            if head.authority is not None and not parse_host(head.authority).agrees_with(public, scheme):
+                return refusal(Code.BAD_HOST, detail="the request target and the Host field name different hosts")
+        except BadHostError as error:
+            return refusal(Code.BAD_HOST, detail=str(error))
+        match self._matcher.match_host(public):
+            case TokenHost() | BuiltInHost() as preview:
+                return Preview(preview, public)
+            case BaseHost(domain):
+                labels = values(head.fields, LABEL_FIELD)
+                if not labels:
+                    return Elsewhere(public, domain)
+                named = match_label(labels[0], domain) if len(labels) == 1 else None
+                return Preview(named, public) if named is not None else refusal(Code.INVALID_TOKEN)
+            case NotOurs():
+                return Elsewhere(public, None)
+
+    async def admit(self, preview: Preview, head: RequestHead) -> Admitted | Answer:
+        """Ask the sandbox to let the request in; wait for it to wake if that is what it takes.
+
+        Cancelling this admits nothing.
+        """
+        host = preview.host
+        try:
+            bearer = bearer_credential(head.fields)
+        except AmbiguousCredentialError as error:
+            return refusal(Code.BAD_REQUEST, detail=str(error))
+        request = VisitRequest(
+            host.port,
+            host.token if isinstance(host, TokenHost) else None,
+            bearer.token if bearer is not None else None,
+            is_preflight(head),
+        )
+        try:
+            judged = self._runtime.admit_nowait(host.sandbox, request)
+            if judged is None:
+                with trio.move_on_after(self._wake_timeout_s):
+                    judged = await self._runtime.admit(host.sandbox, request)
+        except PorticoError as error:
+            return _answer_to(error, host)
+        if judged is None:
+            return refusal(Code.WAKING)
+        if isinstance(judged, RefusedBecause):
+            return refusal(Code(judged.value), sandbox=host.sandbox)
+        gated = judged.grant.auth_generation is not None and not request.preflight
+        return Admitted(judged, bearer.credential if gated and bearer is not None else None)
+
+
+def answer_to_cut(reason: CutBecause, preview: Preview) -> Answer:
+    """Return what a request gets whose visit was cut before it had an answer: what it would get now."""
+    host = preview.host
+    match reason:
+        case CutBecause.UNEXPOSED | CutBecause.DESTROYED:
+            code = Code.INVALID_TOKEN if isinstance(host, TokenHost) else Code.SANDBOX_NOT_FOUND
+        case CutBecause.ROTATED:
+            code = Code.AUTH_INVALID
+        case CutBecause.STOPPED:
+            code = Code.SANDBOX_STOPPED
+        case CutBecause.RUN_ENDED:
+            code = Code.UPSTREAM_CLOSED
+    return refusal(code, sandbox=host.sandbox)
+
+
+def _answer_to(error: PorticoError, host: PreviewHost) -> Answer:
+    """Return what the client is told; only an operator is told more."""
+    if isinstance(error, RetryableError):
+        return refusal(Code(error.code), sandbox=host.sandbox)
+    if isinstance(error, ContainerError):
+        log.warning("container did not start", sandbox=host.sandbox, error=str(error))
+        return refusal(Code.CONTAINER_START, sandbox=host.sandbox)
+    if isinstance(error, StoreError):
+        log.error("sandbox cannot be loaded", sandbox=host.sandbox, error=str(error), code=error.code)
+        return refusal(Code.QUARANTINED, sandbox=host.sandbox)
+    raise error

@@ -1,0 +1,122 @@
+"""The stateless router: what all client connections share, and the care for those that wait long.
+
+It holds nothing that is not in some actor's log: kept connections to services, which can be dialled again, and the
+list of client connections, which clients can make again.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from actors import Domain, Runtime
+from proxy.connection import Connection
+from proxy.door import Door
+from proxy.options import DEFAULT_OPTIONS, Options
+from proxy.transport import SocketTransport
+from proxy.upstream import Pool
+
+ROUND_S: Final = 1.0
+"""How often the watchman walks by. A client is watched from its second round on, so ordinary requests, which are
+over by then, never pay for it."""
+
+
+class Router:
+    """Serves client connections. Made by `open_router`."""
+
+    def __init__(self, runtime: Runtime, domains: Sequence[Domain], options: Options, nursery: trio.Nursery) -> None:
+        self._door: Final = Door(runtime, domains, options.wake_timeout_s)
+        self._options: Final = options
+        self._pool: Final = Pool(options.upstream_idle_timeout_s)
+        self._nursery: Final = nursery
+        self._connections: set[Connection] = set()
+        self._none_left = trio.lowlevel.ParkingLot()
+        self._draining = False
+
+    async def handle(self, stream: trio.abc.Stream, *, peer: str | None = None, scheme: str = "http") -> None:
+        """Serve one accepted connection to its end; closes `stream`. Raises nothing but cancellation.
+
+        Args:
+            stream: After any TLS handshake. A `trio.SocketStream` is taken over.
+            peer: The client's IP address; None asks the socket.
+            scheme: ``https`` if this stream is TLS.
+        """
+        if isinstance(stream, trio.SocketStream):
+            stream = SocketTransport.take_over(stream)
+        if peer is None:
+            peer = stream.peer if isinstance(stream, SocketTransport) else ""
+        connection = Connection(
+            stream, door=self._door, pool=self._pool, options=self._options, peer=peer, scheme=scheme
+        )
+        self._connections.add(connection)
+        try:
+            if self._draining:
+                connection.drain()
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._none_left.unpark_all()
+
+    async def drain(self) -> int:
+        """Let requests under way end, and every connection with them; return how many had to be cut.
+
+        Idle connections end at once. What is still under way after ``drain_timeout_s`` is cut, upgraded
+        connections included.
+        """
+        self._draining = True
+        for connection in tuple(self._connections):
+            connection.drain()
+        with trio.move_on_after(self._options.drain_timeout_s):
+            while self._connections:
+                await self._none_left.park()
+        cut = len(self._connections)
+        for connection in tuple(self._connections):
+            connection.cut()
+        while self._connections:
+            await self._none_left.park()
+        return cut
+
+    @property
+    def connections(self) -> int:
+        """How many client connections are open."""
+        return len(self._connections)
+
+    async def aclose(self) -> None:
+        """Close the kept connections to services."""
+        await self._pool.aclose()
+
+    async def walk_rounds(self) -> None:
+        """The watchman: watch over clients that wait long, close what has been idle for too long."""
+        while True:
+            await trio.sleep(ROUND_S)
+            await self._pool.sweep()
+            for connection in tuple(self._connections):
+                passage = connection.passage
+                if passage is not None and connection.seen_waiting is passage:
+                    self._nursery.start_soon(connection.watch)
+                connection.seen_waiting = passage
+
+
+@asynccontextmanager
+async def open_router(
+    runtime: Runtime, domains: Sequence[str], options: Options = DEFAULT_OPTIONS
+) -> AsyncIterator[Router]:
+    """Route to the sandboxes of `runtime` for the length of the ``async with`` block.
+
+    For those who accept connections themselves: give each to `Router.handle`. Connections that are still open at
+    the end of the block are drained by `Router.drain` if the caller wants that; here their kept upstreams close.
+
+    Raises:
+        InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
+    """
+    checked = [Domain(domain) for domain in domains]
+    async with trio.open_nursery() as nursery:
+        router = Router(runtime, checked, options, nursery)
+        nursery.start_soon(router.walk_rounds)
+        try:
+            yield router
+        finally:
+            await router.aclose()
+            nursery.cancel_scope.cancel()

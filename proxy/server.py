@@ -1,0 +1,169 @@
+"""A listening server: sockets in, connections to the router, and an orderly end.
+
+::
+
+    async with Server(runtime, domains=["localhost"], listen="127.0.0.1:8787") as server:
+        await server.wait_closed()
+"""
+
+import errno
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+import trio
+
+from actors import Domain, PublicAddress, Runtime
+from proxy.config import HostPort
+from proxy.options import DEFAULT_OPTIONS, Options
+from proxy.router import Router, open_router
+
+log = structlog.get_logger("portico.server")
+
+BACKLOG: Final = 1024
+"""Connections that the kernel queues for us; Linux caps it at net.core.somaxconn."""
+
+# accept() failing with these says that something has run out, not that the listener is broken (accept(2)).
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_PAUSE_S: Final = 0.1
+
+
+class Server:
+    """Serves previews on a listening address, within an ``async with`` block."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        domains: Sequence[str] = ("localhost",),
+        listen: str = "127.0.0.1:8787",
+        options: Options = DEFAULT_OPTIONS,
+    ) -> None:
+        """Check the settings; nothing listens yet.
+
+        Args:
+            runtime: Whose sandboxes to serve.
+            domains: Base domains; URLs that name none are built on the first.
+            listen: ``HOST:PORT``; port 0 lets the kernel choose.
+            options: Times and limits.
+
+        Raises:
+            InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
+            ValueError: `listen` is not an address, or there is no domain.
+        """
+        if not domains:
+            raise ValueError("a server needs at least one domain")
+        self.domains: Final = tuple(Domain(domain) for domain in domains)
+        self._runtime = runtime
+        self._listen = HostPort.parse(listen)
+        self._options = options
+        self._open: AbstractAsyncContextManager[None] | None = None
+        self._listeners: list[trio.SocketListener] = []
+        self._router: Router | None = None
+        self._closing = trio.Event()
+        self._closed = trio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        if self._open is not None:
+            raise RuntimeError("a server is opened once")
+        self._open = self._serve()
+        await self._open.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening, let requests under way end within ``drain_timeout_s``, cut the others."""
+        assert self._open is not None
+        await self._open.__aexit__(kind, error, trace)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._listeners[0].socket.getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many client connections are open."""
+        return 0 if self._router is None else self._router.connections
+
+    def close(self) -> None:
+        """Begin the orderly end; `wait_closed` returns when it is over."""
+        self._closing.set()
+
+    async def wait_closed(self) -> None:
+        """Block until the server has been closed, by `close` or by leaving the block, and drained."""
+        await self._closed.wait()
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncIterator[None]:
+        host, port = self._listen.host, self._listen.port
+        self._listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        previous = self._runtime.public_address
+        self._runtime.public_address = PublicAddress(self.domains[0], self.port)
+        try:
+            async with open_router(self._runtime, self.domains, self._options) as router:
+                self._router = router
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._run, router)
+                    log.info("listening", address=str(HostPort(host, self.port)), domains=list(self.domains))
+                    try:
+                        yield
+                    finally:
+                        self._closing.set()
+        finally:
+            self._runtime.public_address = previous
+            self._closed.set()
+
+    async def _run(self, router: Router) -> None:
+        """Accept until told to stop, then drain."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed.
+                places = trio.CapacityLimiter(self._options.connections_max)
+                for listener in self._listeners:
+                    accepting.start_soon(_accept, listener, router, connections, places)
+                await self._closing.wait()
+                accepting.cancel_scope.cancel()
+            for listener in self._listeners:
+                await trio.aclose_forcefully(listener)
+            under_way = router.connections
+            cut = await router.drain()
+            log.info("closed", connections=under_way, cut=cut)
+        self._closed.set()
+
+
+async def _accept(
+    listener: trio.SocketListener, router: Router, connections: trio.Nursery, places: trio.CapacityLimiter
+) -> None:
+    while True:
+        place = object()
+        await places.acquire_on_behalf_of(place)
+        stream = await _accept_one(listener)
+        connections.start_soon(_handle, router, stream, places, place)
+
+
+async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            # Expected under a flood: others will end and free what ran out. Anything else is a bug or a lost listener.
+            if error.errno not in _EXHAUSTED:
+                raise
+            log.warning("cannot accept", error=error.strerror)
+            await trio.sleep(_EXHAUSTED_PAUSE_S)
+
+
+async def _handle(router: Router, stream: trio.SocketStream, places: trio.CapacityLimiter, place: object) -> None:
+    try:
+        await router.handle(stream)
+    finally:
+        places.release_on_behalf_of(place)
