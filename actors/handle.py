@@ -194,7 +194,7 @@ class Sandbox:
             name=name,
             host_header=HostHeader(host_header) if host_header is not None else None,
         )
-        done = await self._runtime.actor(self.id).call(command)
+        done = await self._runtime.call(self.id, command)
         assert done.state is not None
         return self._exposed(done.state, done.state.ports[Port(port)], domain)
 
@@ -208,7 +208,7 @@ class Sandbox:
             RevocationIncompleteError: Some visits were told to end and have not.
             RetryableError: Nothing is known to have changed: call again.
         """
-        return (await self._runtime.actor(self.id).call(UnexposePort(port), drain=drain)).cut
+        return (await self._runtime.call(self.id, UnexposePort(port), drain=drain)).cut
 
     async def get_exposed_ports(self, hostname: str | None = None) -> list[ExposedPort]:
         """Return the exposed ports, by number."""
@@ -311,7 +311,7 @@ class Sandbox:
             token: One's own, 16 visible ASCII characters or more; None mints one of 256 bits.
         """
         secret = _preview_token(token)
-        await self._runtime.actor(self.id).call(SetPreviewAuth(secret.digest()))
+        await self._runtime.call(self.id, SetPreviewAuth(secret.digest()))
         return secret
 
     async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> PreviewToken:
@@ -325,14 +325,14 @@ class Sandbox:
         if not 0 <= grace < float("inf"):
             raise ValueError("grace is a number of seconds, zero or more")
         secret = _preview_token(token)
-        await self._runtime.actor(self.id).call(RotatePreviewAuth(secret.digest(), grace))
+        await self._runtime.call(self.id, RotatePreviewAuth(secret.digest(), grace))
         return secret
 
     # The end.
 
     async def stop(self) -> int:
         """Stop the sandbox for good; its URLs answer 410 from now on. Return how many visits that cut."""
-        return (await self._runtime.actor(self.id).call(StopSandbox())).cut
+        return (await self._runtime.call(self.id, StopSandbox())).cut
 
     async def destroy(self) -> int:
         """Forget ports and tokens, cut every visit, then remove the container. Return how many visits were cut.
@@ -341,7 +341,7 @@ class Sandbox:
         """
         if not self._runtime.exists(self.id):
             return 0
-        return (await self._runtime.actor(self.id).call(DestroySandbox())).cut
+        return (await self._runtime.call(self.id, DestroySandbox())).cut
 
     async def state(self) -> SandboxState:
         """Return the durable state; SandboxNotFoundError if there is no such sandbox (any more)."""

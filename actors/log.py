@@ -228,11 +228,6 @@ class Log:
         self.records_since_snapshot = self.bytes_since_snapshot = 0
         self._digest = batch.digest
 
-    @property
-    def is_open(self) -> bool:
-        """True while it holds a file descriptor."""
-        return self._fd is not None
-
     def close(self) -> None:
         """Let go of the file descriptor; the next `append` opens the file anew."""
         fd, self._fd = self._fd, None

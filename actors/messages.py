@@ -60,6 +60,10 @@ class Reply(Generic[T]):
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+class ActorGoneError(Exception):
+    """The actor left memory before the message was in its mailbox. Never leaves this package."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """How a command ended."""

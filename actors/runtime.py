@@ -20,8 +20,9 @@ from actors.containers import address_containers, process_containers
 from actors.containers.base import ContainerFactory
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
+from actors.messages import ActorGoneError, Done
 from actors.sandbox.admission import RefusedBecause, VisitRequest
-from actors.sandbox.decide import DEFAULT_RULES, CreateSandbox, Rules
+from actors.sandbox.decide import DEFAULT_RULES, Command, CreateSandbox, Rules
 from actors.sandbox.events import AsleepPolicy, ContainerSpec
 from actors.sandbox.ids import PreviewToken, SandboxId
 from actors.sandbox.urls import PublicAddress
@@ -156,6 +157,18 @@ class Runtime:
             return RefusedBecause.SANDBOX_NOT_FOUND if request.token is None else RefusedBecause.INVALID_TOKEN
         return await self._actor(sandbox).admit(request)
 
+    async def call(self, sandbox: SandboxId, command: Command, *, drain: float = 0.0) -> Done:
+        """Have a command decided, made durable and carried out by the sandbox's actor.
+
+        Raises: as `Actor.call`; SandboxNotFoundError if there is no such sandbox.
+        """
+        while True:
+            try:
+                return await self.actor(sandbox).call(command, drain=drain)
+            except ActorGoneError:
+                # Expected, if seldom: a revocation waited for room in a full mailbox. Its successor takes it.
+                continue
+
     def actor(self, sandbox: SandboxId) -> Actor:
         """Return the actor of a sandbox that exists, started if need be; for `Sandbox` and its like.
 
@@ -223,23 +236,22 @@ async def open_runtime(
     Raises:
         StoreLockedError: Another process owns the data folder.
     """
-    async with store:
-        async with AsyncExitStack() as stack:
-            # Containers keep their files beside the logs, or, with a store that has no folder, for this run only.
-            folder = getattr(store, "folder", None)
-            if isinstance(folder, Path):
-                base = folder / "containers"
-            else:
-                base = Path(stack.enter_context(TemporaryDirectory(prefix="portico-")))
-            if containers is None:
-                containers = {"process": process_containers(), "address": address_containers()}
-            async with trio.open_nursery() as nursery:
-                runtime = Runtime(
-                    store, nursery, containers=containers, folder=base, rules=rules, limits=limits, clock=clock
-                )
-                try:
-                    yield runtime
-                finally:
-                    await runtime.aclose()
-                    # What is left are tasks of runs that outlive their object.
-                    nursery.cancel_scope.cancel()
+    async with store, AsyncExitStack() as stack:
+        # Containers keep their files beside the logs, or, with a store that has no folder, for this run only.
+        folder = getattr(store, "folder", None)
+        if isinstance(folder, Path):
+            base = folder / "containers"
+        else:
+            base = Path(stack.enter_context(TemporaryDirectory(prefix="portico-")))
+        if containers is None:
+            containers = {"process": process_containers(), "address": address_containers()}
+        async with trio.open_nursery() as nursery:
+            runtime = Runtime(
+                store, nursery, containers=containers, folder=base, rules=rules, limits=limits, clock=clock
+            )
+            try:
+                yield runtime
+            finally:
+                await runtime.aclose()
+                # What is left are tasks of runs that outlive their object.
+                nursery.cancel_scope.cancel()

@@ -270,7 +270,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Sourc
     # Compared without the prefix that all of them share, which would make everything look alike.
     known = [name.upper() for name in _FIELDS]
     for variable in environ:
-        if variable in settings or variable == CONFIG_VARIABLE or not variable.startswith(ENVIRONMENT_PREFIX):
+        if variable in settings or not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         word = variable.removeprefix(ENVIRONMENT_PREFIX)
         if near := difflib.get_close_matches(word, known, n=1, cutoff=_MISSPELT_RATIO):

@@ -345,9 +345,12 @@ class _Check:
                 run = await container.start("run-1", nursery)
             try:
                 yield container, run, nursery
-            finally:
-                with trio.CancelScope(shield=True):
-                    await run.stop()
+            except BaseException:
+                # Not by `stop`, which may be what is broken.
+                nursery.cancel_scope.cancel()
+                raise
+            with _promise("stop ends a run, and may be called again"):
+                await run.stop()
         with suppress(OSError):
             await container.remove()
 

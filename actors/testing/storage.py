@@ -96,10 +96,14 @@ class FaultyFiles:
         self.files.close(fd)
 
     def open_append(self, path: str) -> int:
-        return self._opened(path, self._do("open_append", path, lambda: self.files.open_append(path)))
+        fd = self._do("open_append", path, lambda: self.files.open_append(path), abandon=self.files.close)
+        self._paths[fd] = path
+        return fd
 
     def create(self, path: str) -> int:
-        return self._opened(path, self._do("create", path, lambda: self.files.create(path)))
+        fd = self._do("create", path, lambda: self.files.create(path), abandon=self.files.close)
+        self._paths[fd] = path
+        return fd
 
     def append(self, fd: int, data: bytes) -> int:
         half = data[: len(data) // 2]
@@ -139,7 +143,7 @@ class FaultyFiles:
         self._do("sync_folder", path, lambda: self.files.sync_folder(path))
 
     def lock(self, path: str, text: str) -> int:
-        return self._do("lock", path, lambda: self.files.lock(path, text))
+        return self._do("lock", path, lambda: self.files.lock(path, text), abandon=self.files.close)
 
     def _do(
         self,
@@ -149,6 +153,7 @@ class FaultyFiles:
         *,
         half: Callable[[], T] | None = None,
         failed: Callable[[], None] | None = None,
+        abandon: Callable[[T], None] | None = None,
     ) -> T:
         """Count an operation, and do it unless its turn to fail has come.
 
@@ -158,6 +163,7 @@ class FaultyFiles:
             whole: Does it.
             half: Does half of it; None where there are no halves.
             failed: What is done nevertheless when the disk reports an error; None: nothing.
+            abandon: Frees what was returned by an operation that is done and reported as failed.
         """
         if self._dead:
             raise OSError(errno.EIO, "the disk is gone")
@@ -169,7 +175,9 @@ class FaultyFiles:
             case Fault.SHORT if half is not None:
                 return half()
             case Fault.HALF_THEN_ERROR:
-                (half or whole)()
+                result = (half or whole)()
+                if abandon is not None:
+                    abandon(result)
             case Fault.DISK_FULL:
                 raise OSError(errno.ENOSPC, "No space left on device")
             case Fault.DEAD:
@@ -177,10 +185,6 @@ class FaultyFiles:
             case _ if failed is not None:
                 failed()
         raise OSError(errno.EIO, "Input/output error")
-
-    def _opened(self, path: str, fd: int) -> int:
-        self._paths[fd] = path
-        return fd
 
     def _append_unsynced(self, fd: int, data: bytes) -> None:
         self.files.write(fd, data)

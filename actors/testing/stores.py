@@ -43,18 +43,21 @@ async def check_store(open_store: Callable[[], AbstractAsyncContextManager[Store
     """
     async with open_store() as store:
         for number, check in enumerate(_CHECKS):
-            await check(store, SandboxId(f"check-{number}"))
-        await _check_listing(store)
+            async with _nothing_else_raised(check.__doc__ or ""):
+                await check(store, SandboxId(f"check-{number}"))
+        async with _nothing_else_raised("listing"):
+            await _check_listing(store)
         tenure = await store.claim(SandboxId("reopened"))
         await store.append(tenure, [_entry(1), _entry(2)])
         epoch = tenure.epoch
-    async with open_store() as store:
+    async with open_store() as store, _nothing_else_raised("reopening"):
         tenure = await store.claim(SandboxId("reopened"))
         _promise(_numbers(await store.read(tenure.sandbox)) == [1, 2], "what was acknowledged is found after reopening")
         _promise(tenure.epoch > epoch, "an epoch is never given out twice, across openings")
 
 
 async def _check_first_claim(store: Store, sandbox: SandboxId) -> None:
+    """A new log."""
     _promise(not store.exists(sandbox), "a sandbox without a log does not exist")
     tenure = await store.claim(sandbox)
     _promise(tenure.history is not None and tenure.history.sequence == 0, "a new log is empty")
@@ -67,6 +70,7 @@ async def _check_first_claim(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_round_trip(store: Store, sandbox: SandboxId) -> None:
+    """Records come back."""
     tenure = await store.claim(sandbox)
     await store.append(tenure, [Entry(1234.5, "Tried", 3, _ALL_PLAIN)])
     (record,) = (await store.read(sandbox)).records
@@ -79,6 +83,7 @@ async def _check_round_trip(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_sequence(store: Store, sandbox: SandboxId) -> None:
+    """Sequence numbers."""
     tenure = await store.claim(sandbox)
     await store.append(tenure, [_entry(1), _entry(2), _entry(3)])
     _promise(tenure.sequence == 3, "the tenure's sequence is that of the last durable record")
@@ -90,6 +95,7 @@ async def _check_sequence(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_fencing(store: Store, sandbox: SandboxId) -> None:
+    """Fencing."""
     older = await store.claim(sandbox)
     await store.append(older, [_entry(1)])
     newer = await store.claim(sandbox)
@@ -110,6 +116,7 @@ async def _check_fencing(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_concurrent_appends(store: Store, sandbox: SandboxId) -> None:
+    """Appends at once."""
     tenure = await store.claim(sandbox)
     acknowledged: list[int] = []
 
@@ -128,6 +135,7 @@ async def _check_concurrent_appends(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_rival_tenures(store: Store, sandbox: SandboxId) -> None:
+    """Rival tenures."""
     acknowledged: list[int] = []
 
     async def compete(number: int) -> None:
@@ -146,6 +154,7 @@ async def _check_rival_tenures(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_compaction(store: Store, sandbox: SandboxId) -> None:
+    """Compaction."""
     tenure = await store.claim(sandbox)
     async with _raises(ValueError, "an empty log has nothing to compact"):
         await store.compact(tenure, _entry(0))
@@ -172,6 +181,7 @@ async def _check_compaction(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_refusals(store: Store, sandbox: SandboxId) -> None:
+    """Refusals."""
     tenure = await store.claim(sandbox)
     for fields in ({"object": object()}, {"large": bytes(2**21)}):
         async with _raises(ValueError, "what cannot be stored is refused"):
@@ -182,6 +192,7 @@ async def _check_refusals(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_release(store: Store, sandbox: SandboxId) -> None:
+    """Release."""
     tenure = await store.claim(sandbox)
     await store.append(tenure, [_entry(1)])
     await store.release(tenure)
@@ -196,6 +207,7 @@ async def _check_release(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_burial(store: Store, sandbox: SandboxId) -> None:
+    """Burial."""
     tenure = await store.claim(sandbox)
     await store.append(tenure, [_entry(1)])
     await store.bury(tenure)
@@ -211,6 +223,7 @@ async def _check_burial(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_cancellation(store: Store, sandbox: SandboxId) -> None:
+    """Cancellation."""
     tenure = await store.claim(sandbox)
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -257,6 +270,17 @@ def _numbers(history: History) -> list[int]:
 def _promise(kept: bool, promise: str) -> None:
     if not kept:
         raise AssertionError(f"a store's promise is broken: {promise}")
+
+
+@asynccontextmanager
+async def _nothing_else_raised(what: str) -> AsyncIterator[None]:
+    """Let broken promises through, and turn whatever else a store raises into one."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"a store's promise is broken: {what}: it raised {error!r}") from error
 
 
 @asynccontextmanager

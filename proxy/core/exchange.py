@@ -74,11 +74,19 @@ class ResponseContent(NamedTuple):
 
     data: bytes
 
+    def __repr__(self) -> str:
+        """Give the size only: content may be secret, and large."""
+        return f"ResponseContent({len(self.data)} bytes)"
+
 
 class ResponseEnded(NamedTuple):
     """The response is complete."""
 
     trailers: Sequence[Field]
+
+    def __repr__(self) -> str:
+        """Give the number of trailers only."""
+        return f"ResponseEnded({len(self.trailers)} trailers)"
 
 
 class SwitchedProtocols(NamedTuple):
@@ -87,6 +95,10 @@ class SwitchedProtocols(NamedTuple):
     head: ResponseHead
     leftover: bytes
     """The first of them."""
+
+    def __repr__(self) -> str:
+        """Give the size of what followed only."""
+        return f"SwitchedProtocols({self.head!r}, {len(self.leftover)} bytes)"
 
 
 ExchangeEvent = Informational | ResponseStarted | ResponseContent | ResponseEnded | SwitchedProtocols

@@ -15,7 +15,7 @@ secret of a head can reach a log through them.
 import enum
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import h11
@@ -68,25 +68,25 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request head that both readers accepted."""
+    """A request head that both readers accepted. Its repr leaves out what may hold secrets."""
 
     method: bytes
-    target: bytes
+    target: bytes = field(repr=False)
     """Origin-form, bytes as received (``%2F`` stays), or ``*`` with OPTIONS."""
     http_version: bytes
     """``1.1`` or ``1.0``."""
-    fields: list[Field]
-    authority: bytes | None = None
+    fields: list[Field] = field(repr=False)
+    authority: bytes | None = field(default=None, repr=False)
     """Of an absolute-form target. It must name the same host as ``Host``, which the caller judges."""
 
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response head, interim or final."""
+    """A response head, interim or final. Its repr leaves out what may hold secrets."""
 
     status: int
     reason: bytes
-    fields: list[Field]
+    fields: list[Field] = field(repr=False)
     http_version: bytes = b"1.1"
 
 

@@ -65,11 +65,19 @@ class RequestContent(NamedTuple):
 
     data: bytes
 
+    def __repr__(self) -> str:
+        """Give the size only: content may be secret, and large."""
+        return f"RequestContent({len(self.data)} bytes)"
+
 
 class RequestEnded(NamedTuple):
     """The request is complete."""
 
     trailers: Sequence[Field]
+
+    def __repr__(self) -> str:
+        """Give the number of trailers only."""
+        return f"RequestEnded({len(self.trailers)} trailers)"
 
 
 class Signal(enum.Enum):
@@ -177,7 +185,9 @@ class ServerConnection:
         return self._writing is not _Writing.HEAD
 
     def receive(self, data: bytes) -> None:
-        """Take in what the client sent."""
+        """Take in what the client sent; dropped once it has broken the protocol."""
+        if self._failure is not None:
+            return
         self._buffer = self._buffer + data if self._buffer else data
 
     def receive_eof(self) -> None:

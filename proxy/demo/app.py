@@ -166,7 +166,7 @@ class DemoApp:
                     break
                 # Servers give both keys, or only the one that is used.
                 text, data = event.get("text"), event.get("bytes")
-                await send({"type": "websocket.send", "text": text, "bytes": None if text is not None else data})
+                await send({"type": "websocket.send", "text": text, "bytes": data})
             nursery.cancel_scope.cancel()
         if not gone:
             # RFC 6455 section 7.4.1: 1001, going away.

@@ -121,7 +121,8 @@ async def test_keeper_that_is_killed_ends_the_run_and_every_process(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             run = await container.start("run-1", nursery)
-            service = await run.start_process(ProcessOptions("exec sleep 1000000"))
+            # Without the mark, so it is the kernel that ends it; the daemon is found by its mark.
+            service = await run.start_process(ProcessOptions("exec env -i sleep 1000000"))
             daemon = await run.exec(ProcessOptions("setsid sleep 1000000 > /dev/null 2>&1 & echo $!"))
             pidfds = [os.pidfd_open(service.pid), os.pidfd_open(int(daemon.stdout))]
             keeper = int((tmp_path / "my-app/runs/run-1/keeper").read_text().split()[0])

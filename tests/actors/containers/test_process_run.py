@@ -142,8 +142,9 @@ async def test_service_that_prints_without_end_is_kept_to_its_newest_output(up: 
 
 async def test_command_that_prints_too_much_is_cut_and_says_so(up: Up) -> None:
     async with up() as run:
-        result = await run.exec(ProcessOptions(f"head -c {2 * OUTPUT_BYTES_MAX} /dev/zero; echo short >&2"))
+        result = await run.exec(ProcessOptions(f"echo START; head -c {2 * OUTPUT_BYTES_MAX} /dev/zero; echo short >&2"))
         assert (result.exit_code, len(result.stdout), result.stderr) == (0, OUTPUT_BYTES_MAX, b"short\n")
+        assert result.stdout.startswith(b"START"), "the first bytes are kept"
         assert result.truncated
         exact = await run.exec(ProcessOptions(f"head -c {OUTPUT_BYTES_MAX} /dev/zero"))
         assert (len(exact.stdout), exact.truncated) == (OUTPUT_BYTES_MAX, False)

@@ -1,6 +1,7 @@
 """Framing and chain: what is written is read, and nothing that was altered is taken for a log."""
 
 import io
+import itertools
 from collections.abc import Sequence
 
 import msgpack  # type: ignore[import-untyped]  # published without type information
@@ -156,7 +157,7 @@ def test_flipped_bit_under_a_torn_tail_is_corruption_nevertheless() -> None:
 def test_moved_removed_or_repeated_record_is_corruption(order: list[int]) -> None:
     data = made_log(numbered(4))
     ends = boundaries(data)
-    pieces = [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(ends)]
     assert scan(b"".join(pieces[index] for index in order), SANDBOX).tail is Tail.CORRUPT
 
 

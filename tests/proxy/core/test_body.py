@@ -163,6 +163,13 @@ def test_endless_extensions_are_refused_even_when_each_is_small() -> None:
         body.feed(line * 20)
 
 
+def test_content_earns_no_credit_for_later_extensions() -> None:
+    body = ChunkedBody()
+    body.feed(b"100000\r\n" + b"a" * 2**20)
+    with pytest.raises(BadBodyError):
+        body.feed((b"\r\n1;" + b"x" * 200 + b"\r\na") * 100)
+
+
 def test_extensions_on_large_chunks_are_fine() -> None:
     body = ChunkedBody()
     line = b"400;chunk-signature=" + b"0" * 64 + b"\r\n" + b"a" * 1024 + b"\r\n"

@@ -154,6 +154,13 @@ class TestResponse:
         assert (events[0].head.status, events[0].framing) == (200, FIVE)
         assert events[1:] == [ResponseContent(b"hello"), ResponseEnded(NO_TRAILERS)]
 
+    def test_repr_of_an_event_holds_no_secret(self) -> None:
+        wire = STREAM.replace(b"hel", b"s3c").replace(b"2\r\nlo", b"3\r\nret").replace(b"*", b"s3cret")
+        events = started().receive(wire.replace(b"OK\r\n", b"OK\r\nSet-Cookie: s3cret\r\n"))
+        assert [type(event) for event in events] == [ResponseStarted, ResponseContent, ResponseEnded]
+        switched = started(upgrade=b"websocket").receive(SWITCH + b"s3cret")
+        assert "s3cret" not in repr([*events, *switched])
+
     def test_trailers_are_given_less_those_that_would_do_harm(self) -> None:
         wire = STREAM.replace(b"Vary: *", b"Vary: *\r\nContent-Length: 9\r\nSet-Cookie: a=b")
         assert started().receive(wire)[-1] == ResponseEnded([field(b"Vary", b"*")])

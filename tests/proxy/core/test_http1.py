@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import h11
 import pytest
 
 from proxy.core.http1 import (
@@ -257,6 +258,25 @@ class TestRequestIsRefused:
     @pytest.mark.parametrize("expectation", [b"", b"200-ok", b"100-continue, x", b"100-continue;q=1"])
     def test_other_expectation_is_417(self, expectation: bytes) -> None:
         assert refusal(request(b"Expect: " + expectation)) == (417, "EXPECTATION_FAILED")
+
+    def test_repeated_expectation_is_400(self) -> None:
+        assert refusal(request(b"Expect: 100-continue", b"Expect: 100-continue")) == (400, "BAD_REQUEST")
+
+    @pytest.mark.parametrize(
+        ("method", "target", "fields"),
+        [
+            (b"GET", b"/p", [(b"Host", b"other")]),
+            (b"GET", b"/q", [(b"Host", b"a")]),
+            (b"PUT", b"/p", [(b"Host", b"a")]),
+        ],
+    )
+    def test_head_that_h11_reads_otherwise_is_400(
+        self, monkeypatch: pytest.MonkeyPatch, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]
+    ) -> None:
+        """No such head is known: h11 is made to read it so."""
+        theirs = h11.Request(method=method, target=target, headers=fields)
+        monkeypatch.setattr(h11.Connection, "next_event", lambda _: theirs)
+        assert refusal(b"GET /p HTTP/1.1\r\nHost: a\r\n\r\n") == (400, "BAD_REQUEST")
 
     @pytest.mark.parametrize("body", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
     def test_upgrade_with_a_body_is_400(self, body: bytes) -> None:

@@ -134,6 +134,12 @@ class TestReading:
         connection.receive(b"llo")
         assert events_of(connection) == [RequestContent(b"llo"), RequestEnded(NO_TRAILERS), Signal.PAUSED]
 
+    def test_repr_of_an_event_holds_no_secret(self) -> None:
+        wire = STREAM.replace(b"/p", b"/p?s3cret").replace(b"\r\nHost", b"\r\nCookie: s3cret\r\nHost")
+        events = events_of(connected(wire.replace(b"5\r\nhello", b"6\r\ns3cret").replace(b"*", b"s3cret")))
+        assert [type(event) for event in events] == [RequestStarted, RequestContent, RequestEnded, Signal]
+        assert "s3cret" not in repr(events)
+
     def test_client_that_half_closes_after_its_request_is_still_answered(self) -> None:
         connection = connected(GET)
         connection.receive_eof()
@@ -175,6 +181,7 @@ class TestReading:
     def test_nothing_after_a_refused_request_is_read(self) -> None:
         connection = connected(GET.replace(b"Host", b"Host ") + GET)
         assert_refused(connection, 400)
+        connection.receive(GET)
         assert connection.buffered == 0
         assert b"\r\nConnection: close\r\n" in connection.respond(ok(status=400), EMPTY)
         connection.end()
@@ -335,6 +342,13 @@ class TestContinue:
         assert b"Connection" not in connection.respond(ok(), EMPTY)
         connection.end()
         assert connection.keep_alive
+
+    def test_expectation_without_a_body_means_nothing(self) -> None:
+        connection = connected(EXPECTING.replace(b"Content-Length: 5\r\n", b""))
+        started = connection.next_event()
+        assert isinstance(started, RequestStarted)
+        assert not started.expect_continue
+        assert b"Connection" not in connection.respond(ok(), EMPTY)
 
     def test_client_that_does_not_wait_keeps_the_connection(self) -> None:
         connection = read_request(EXPECTING + b"hello")

@@ -1,0 +1,137 @@
+"""The run of one sandbox as its actor sees it: coming up, up, watched, let go.
+
+Everything slow happens in children that report back as messages; nothing here waits.
+"""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from actors.children import Children
+from actors.containers.base import Container, Run
+from actors.errors import ContainerStartError
+from actors.messages import Report, RunFailed, RunGone, RunReady
+from actors.sandbox.events import RunEnd
+from actors.sandbox.ids import SandboxId
+
+log = structlog.get_logger("portico.runs")
+
+
+class RunKeeper:
+    """At most one run, and at most one being brought up."""
+
+    __slots__ = ("_children", "_nursery", "_report", "_sandbox", "_start_timeout_s", "_watching", "coming_up", "run")
+
+    def __init__(
+        self,
+        sandbox: SandboxId,
+        children: Children,
+        nursery: trio.Nursery,
+        report: Callable[[Report], None],
+        start_timeout_s: float,
+    ) -> None:
+        """Begin with no run.
+
+        Args:
+            sandbox: For log lines.
+            children: Run the waiting.
+            nursery: Where runs keep tasks of their own.
+            report: Puts a message into the actor's mailbox.
+            start_timeout_s: How long a container may take to come up.
+        """
+        self._sandbox = sandbox
+        self._children = children
+        self._nursery = nursery
+        self._report = report
+        self._start_timeout_s = start_timeout_s
+        self._watching: trio.CancelScope | None = None
+        self.run: Run | None = None
+        """The run that is up. Invariant: its id is the state's, whenever no turn is under way."""
+        self.coming_up: trio.CancelScope | None = None
+        """Set from `bring_up` until the actor has dealt with its report."""
+
+    def bring_up(self, container: Container, run_id: str, *, reattach: bool) -> None:
+        """Start the container as `run_id`, or find that run again; a report says what came of it."""
+        self.coming_up = trio.CancelScope()
+        self._children.start(self._bring_up, container, run_id, reattach, self.coming_up)
+
+    def call_off(self) -> None:
+        """Stop bringing up; the report will be that it failed."""
+        if self.coming_up is not None:
+            self.coming_up.cancel()
+
+    async def wait_called_off(self) -> None:
+        """Block until no container is being brought up any more."""
+        await self._children.wait_only(self._bring_up)
+
+    def welcome(self, run: Run) -> None:
+        """Keep a run that is ready, and watch over it."""
+        self.run = run
+        self._watching = trio.CancelScope()
+        self._children.start_unminded(self._watch, run, self._watching)
+
+    def part_with(self, current: str | None) -> Run | None:
+        """Return the run, and forget it, unless it is the `current` one; call off a start that is not wanted."""
+        if current is None:
+            self.call_off()
+        if self.run is None or self.run.run_id == current:
+            return None
+        run, self.run = self.run, None
+        self._unwatch()
+        return run
+
+    def stop_soon(self, run: Run) -> None:
+        """End a run that nobody needs any more."""
+        self._children.start(stop, run)
+
+    def let_go(self) -> None:
+        """Forget the run without ending it: it is to be found again, or has been ended already."""
+        self._unwatch()
+        self.run = None
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the run would be lost if it were let go."""
+        return self.run is not None and not self.run.detachable
+
+    def _unwatch(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    async def _bring_up(self, container: Container, run_id: str, reattach: bool, scope: trio.CancelScope) -> None:
+        report: Report = RunFailed(run_id, ContainerStartError("it was stopped while it came up"))
+        try:
+            with scope, trio.fail_after(self._start_timeout_s):
+                if reattach:
+                    run = await container.reattach(run_id, self._nursery)
+                    report = RunGone(run_id, RunEnd.LOST) if run is None else RunReady(run)
+                else:
+                    report = RunReady(await container.start(run_id, self._nursery))
+        except trio.TooSlowError:
+            report = RunFailed(run_id, ContainerStartError("the container was not up in time"))
+        except Exception as error:  # noqa: BLE001 - other people's code: whatever it was, the run did not come up
+            log.warning("container did not start", sandbox=self._sandbox, error=str(error))
+            report = RunFailed(run_id, error)
+        if scope.cancel_called and isinstance(report, RunReady):
+            # It came up and was called off in the same moment.
+            await stop(report.run)
+            report = RunFailed(run_id, ContainerStartError("it was stopped while it came up"))
+        self._report(report)
+
+    async def _watch(self, run: Run, scope: trio.CancelScope) -> None:
+        """Report when the run ends by itself."""
+        with scope:
+            reason = await run.wait_stopped()
+            log.info("run ended", sandbox=self._sandbox, run=run.run_id, reason=reason)
+            self._report(RunGone(run.run_id, RunEnd.EXITED))
+
+
+async def stop(run: Run) -> None:
+    """End a run; what goes wrong is logged, as there is nobody left to tell."""
+    try:
+        await run.stop()
+    except Exception:
+        # Containers are other people's code.
+        log.exception("run did not stop", run=run.run_id)
