@@ -23,6 +23,7 @@ from actors.containers.base import ExecResult as ExecResult
 from actors.containers.base import ProcessOptions as ProcessOptions
 from actors.containers.base import ProcessStatus as ProcessStatus
 from actors.containers.base import Run as Run
+from actors.core.record import Tail as Tail
 from actors.errors import ActorBrokenError as ActorBrokenError
 from actors.errors import AppendFailedError as AppendFailedError
 from actors.errors import ContainerError as ContainerError
@@ -53,6 +54,12 @@ from actors.handle import ExposedPort as ExposedPort
 from actors.handle import PortStatus as PortStatus
 from actors.handle import Process as Process
 from actors.handle import Sandbox as Sandbox
+from actors.history import Moment as Moment
+from actors.history import describe_event as describe_event
+from actors.history import describe_state as describe_state
+from actors.history import read_history as read_history
+from actors.history import state_at as state_at
+from actors.history import unfold as unfold
 from actors.memorystore import MemoryStore as MemoryStore
 from actors.runtime import Runtime as Runtime
 from actors.runtime import RuntimeStatistics as RuntimeStatistics
@@ -68,6 +75,7 @@ from actors.sandbox.ids import Port as Port
 from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
+from actors.sandbox.state import SandboxState as SandboxState
 from actors.sandbox.urls import BUILT_IN_PREFIX as BUILT_IN_PREFIX
 from actors.sandbox.urls import Domain as Domain
 from actors.sandbox.urls import PublicAddress as PublicAddress

@@ -67,7 +67,7 @@ class LogReport:
         """(offset, length, record) of each whole append's records in order, the snapshot first."""
         result = self.scan
         records = (*(() if result.snapshot is None else (result.snapshot,)), *result.records)
-        ends = (*result.offsets[1:], result.valid_length)
+        ends = (*result.offsets, result.valid_length)[1:]
         return [
             (offset, end - offset, record) for offset, end, record in zip(result.offsets, ends, records, strict=True)
         ]

@@ -20,8 +20,8 @@ class Limits:
     """Messages that may wait before further ones are refused."""
     mailbox_reserve: int = 256
     """Revocations that may wait beyond that; later ones wait for room instead of being refused."""
-    visits_max: int = 10_000
-    """Visits under way at once."""
+    visits_max: int = 1_000
+    """Visits under way at once, so that one sandbox cannot use up the connections of all."""
     held_max: int = 1_000
     """Requests held while the container comes up."""
     rest_after_s: float = 30.0

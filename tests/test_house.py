@@ -28,7 +28,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"files", "layout", "log", "workers", "filestore", "memorystore"}),
         frozenset({"containers"}),
         frozenset({"children", "visits", "messages", "surroundings"}),
-        frozenset({"actor"}),
+        frozenset({"runs", "activation", "actor"}),
         frozenset({"handle", "runtime"}),
         frozenset({"testing"}),
     ),

@@ -314,7 +314,6 @@ class Exchange:
     def _fail(self, told: bool) -> None:
         self._broken = True
         self.response_started = told
-        self.response_ended = False
 
     def _read_heads(self, data: bytes, events: list[ExchangeEvent]) -> bytes:
         """Read heads up to the final one; return what follows it."""
@@ -345,7 +344,7 @@ class Exchange:
         self._buffer = b""
         self.awaiting_continue = False
         framing = response_framing(head, self._head.method)
-        self._keep_alive = framing.kind is not FramingKind.UNTIL_CLOSE and keeps_alive(head.http_version, head.fields)
+        self._keep_alive = keeps_alive(head.http_version, head.fields)
         self._body = body_reader(framing, self._limits)
         self.response_started = True
         events.append(ResponseStarted(head, framing))

@@ -116,6 +116,21 @@ class TestReading:
         assert isinstance(connection.next_event(), RequestStarted)
         assert connection.buffered == 0
 
+    def test_long_head_in_pieces_does_not_hide_the_end_of_a_short_one(self) -> None:
+        long = GET.replace(b"one", b"one" * 100)
+        connection = connected(long[:-1])
+        assert connection.next_event() is Signal.NEED_DATA
+        connection.receive(long[-1:] + GET)
+        events_of(connection)
+        connection.respond(ok(), EMPTY)
+        connection.end()
+        connection.start_next()
+        assert isinstance(connection.next_event(), RequestStarted)
+
+    def test_trailers_that_would_do_harm_are_dropped(self) -> None:
+        wire = STREAM.replace(b"Vary: *", b"Vary: *\r\nX-Forwarded-For: b\r\nSet-Cookie: a=b")
+        assert events_of(connected(wire))[-2] == RequestEnded([field(b"Vary", b"*")])
+
     def test_start_of_a_request_tells_framing_expectation_and_upgrade(self) -> None:
         started = connected(EXPECTING).next_event()
         assert isinstance(started, RequestStarted)
@@ -136,7 +151,7 @@ class TestReading:
 
     def test_repr_of_an_event_holds_no_secret(self) -> None:
         wire = STREAM.replace(b"/p", b"/p?s3cret").replace(b"\r\nHost", b"\r\nCookie: s3cret\r\nHost")
-        events = events_of(connected(wire.replace(b"5\r\nhello", b"6\r\ns3cret").replace(b"*", b"s3cret")))
+        events = events_of(connected(wire.replace(b"3\r\nhel\r\n2\r\nlo", b"6\r\ns3cret").replace(b"*", b"s3cret")))
         assert [type(event) for event in events] == [RequestStarted, RequestContent, RequestEnded, Signal]
         assert "s3cret" not in repr(events)
 
@@ -243,6 +258,7 @@ class TestAnswering:
             (b"HEAD", 200, NO_BODY, None, b""),
             (b"GET", 304, NO_BODY, b"7", b"Content-Length: 7\r\n"),
             (b"GET", 204, NO_BODY, b"0", b""),
+            (b"GET", 204, THREE, None, b""),
         ],
     )
     def test_answer_without_content_swallows_it_and_has_no_framing_of_its_own(
@@ -342,6 +358,17 @@ class TestContinue:
         assert b"Connection" not in connection.respond(ok(), EMPTY)
         connection.end()
         assert connection.keep_alive
+
+    def test_answer_after_100_waits_for_the_body_that_must_come(self) -> None:
+        connection = connected(EXPECTING)
+        events_of(connection)
+        connection.informational(ok(status=100))
+        assert b"Connection" not in connection.respond(ok(), EMPTY)
+        connection.end()
+        alive_before = connection.keep_alive
+        connection.receive(b"hello")
+        events_of(connection)
+        assert (alive_before, connection.keep_alive) == (False, True)
 
     def test_expectation_without_a_body_means_nothing(self) -> None:
         connection = connected(EXPECTING.replace(b"Content-Length: 5\r\n", b""))

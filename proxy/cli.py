@@ -1,0 +1,214 @@
+"""`portico`: the command line. It reads arguments and prints; what it does is elsewhere.
+
+Exit codes: 0 done; 1 it could not be done, or what was checked is damaged (a line on stderr says why); 2 the
+arguments or settings make no sense.
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Final, NoReturn, TypeVar
+
+try:
+    import cyclopts
+    from cyclopts import Parameter
+    from rich.console import Console
+    from rich.table import Table
+except ModuleNotFoundError as error:
+    # The engine is often embedded without the command.
+    sys.exit(f"portico: the command needs more packages ({error.name} is missing): pip install 'portico[cli]'")
+
+import trio
+
+from actors import PorticoError
+from proxy.config import ConfigError, Resolved, Settings, resolve
+from proxy.demo.run import run_demo
+from proxy.history import parse_time, print_history, print_state_at, print_verification
+from proxy.host import open_host, wait_told_to_stop
+from proxy.logging import configure_logging
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""As a shell counts: 128 and the number of SIGINT."""
+
+T = TypeVar("T")
+
+app = cyclopts.App(
+    name="portico",
+    help="Stable, private, revocable preview URLs for sandboxes.",
+    version_flags=["--version"],
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SettingsFlags:
+    """Settings of a server. Each can also be an environment variable (``PORTICO_LISTEN``) or a line of TOML."""
+
+    listen: Annotated[str | None, Parameter(help="Where to listen, HOST:PORT. Default 127.0.0.1:8787.")] = None
+    domain: Annotated[
+        tuple[str, ...] | None,
+        Parameter(help="A base domain of preview URLs; give it again for more. Default localhost.", negative=""),
+    ] = None
+    data: Annotated[Path | None, Parameter(help="The data folder. Default portico-data.")] = None
+    config: Annotated[Path | None, Parameter(help="A TOML file with settings; or PORTICO_CONFIG.")] = None
+    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None
+    log_format: Annotated[str | None, Parameter(help="console or json.")] = None
+    head_bytes_max: Annotated[int | None, Parameter(help="Bytes in a request or response head.")] = None
+    fields_max: Annotated[int | None, Parameter(help="Fields in a head.")] = None
+    head_timeout_s: Annotated[float | None, Parameter(help="For a whole request head.")] = None
+    keep_alive_timeout_s: Annotated[float | None, Parameter(help="For an idle client connection.")] = None
+    upstream_idle_timeout_s: Annotated[float | None, Parameter(help="For an idle connection to a service.")] = None
+    connect_timeout_s: Annotated[float | None, Parameter(help="For a service to accept.")] = None
+    response_timeout_s: Annotated[float | None, Parameter(help="For a service to begin its response.")] = None
+    wake_timeout_s: Annotated[float | None, Parameter(help="For a sandbox to wake.")] = None
+    connections_max: Annotated[int | None, Parameter(help="Client connections at once.")] = None
+    visits_per_sandbox_max: Annotated[int | None, Parameter(help="Requests and WebSockets of one sandbox.")] = None
+    drain_timeout_s: Annotated[float | None, Parameter(help="For requests under way when the server stops.")] = None
+    reserved_ports: Annotated[str | None, Parameter(help="Ports never exposed, with commas. Default 3000.")] = None
+    trusted_proxies: Annotated[str | None, Parameter(help="Networks whose X-Forwarded fields count.")] = None
+
+    def resolve(self, environ: Mapping[str, str]) -> Resolved:
+        """Put flags, environment and file together; ConfigError with every problem."""
+        flags: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
+        del flags["config"]
+        flags["domains"] = flags.pop("domain") or None
+        flags["data_folder"] = flags.pop("data")
+        return resolve(flags, environ, self.config)
+
+
+NO_FLAGS: Final = SettingsFlags()
+
+DataFolder = Annotated[Path | None, Parameter(help="The data folder. Default PORTICO_DATA_FOLDER or portico-data.")]
+
+
+@app.command
+def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Serve preview URLs until told to stop (Ctrl-C or SIGTERM).
+
+    Flags win over the environment, the environment over the file of --config, that over the defaults.
+
+    Parameters
+    ----------
+    show_config
+        Print every setting and where it came from, and exit.
+    """
+    resolved = _resolve(flags)
+    if show_config:
+        _print_settings(resolved)
+        return
+    settings = resolved.settings
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def main() -> None:
+        async with open_host(settings) as host:
+            await wait_told_to_stop(host)
+
+    _run(main)
+
+
+@app.command
+def demo(flags: SettingsFlags = NO_FLAGS) -> None:
+    """See it work: a sandbox, a web app in it, a preview URL to open.
+
+    The URL is the same next time: it is kept in the data folder.
+    """
+    settings = _resolve(flags).settings
+    configure_logging("warning" if flags.log_level is None else settings.log_level, settings.log_format)
+    _run(lambda: run_demo(settings, Console()))
+
+
+@app.command
+def log(
+    sandbox: str,
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    verify: Annotated[bool, Parameter(negative="")] = False,
+    at: str | None = None,
+    data: DataFolder = None,
+) -> None:
+    """Print the history of a sandbox, from its log. Works beside a running server. Tokens are masked.
+
+    Parameters
+    ----------
+    sandbox
+        Its id; of a destroyed one, the last of that name.
+    json
+        For programs: one JSON object a line.
+    verify
+        Check every record against the chain of digests; exit code 1 if one is damaged.
+    at
+        Show the state at that time instead (2026-11-22T15:30:00Z, or seconds since 1970).
+    """
+    folder = _resolve(SettingsFlags(data=data)).settings.data_folder
+    console = Console(soft_wrap=True)
+
+    async def main() -> bool:
+        if verify:
+            return await print_verification(folder, sandbox, as_json=json, console=console)
+        if at is not None:
+            return await print_state_at(folder, sandbox, parse_time(at), as_json=json, console=console)
+        await print_history(folder, sandbox, as_json=json, console=console)
+        return True
+
+    if verify and at is not None:
+        _fail("--verify and --at are two questions: ask one at a time", EXIT_USAGE)
+    if not _run(main):
+        sys.exit(EXIT_FAILED)
+
+
+def _resolve(flags: SettingsFlags) -> Resolved:
+    try:
+        return flags.resolve(os.environ)
+    except ConfigError as error:
+        _fail(str(error), EXIT_USAGE)
+
+
+def _print_settings(resolved: Resolved) -> None:
+    table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
+    for name in Settings.__struct_fields__:
+        value = getattr(resolved.settings, name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        table.add_row(name, shown, resolved.origins[name])
+    Console(soft_wrap=True).print(table)
+
+
+def _run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main` under trio, and turn what people can mend into one line."""
+    try:
+        return trio.run(main)
+    except (PorticoError, ValueError) as error:
+        _fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), EXIT_FAILED)
+    except BaseExceptionGroup as group:
+        # A nursery wraps what its tasks raise; one plain cause is as good as the error itself.
+        cause = _only_cause(group)
+        if isinstance(cause, KeyboardInterrupt):
+            sys.exit(EXIT_INTERRUPTED)
+        if isinstance(cause, PorticoError | OSError):
+            _fail(str(cause), EXIT_FAILED)
+        raise
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    if len(group.exceptions) != 1:
+        return None
+    (inner,) = group.exceptions
+    return _only_cause(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    for line in text.splitlines() or [""]:
+        print(f"portico: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
