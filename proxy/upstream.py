@@ -24,6 +24,7 @@ IDLE_MAX: Final = 4096
 class Upstream:
     """One connection to a service."""
 
+    # (run id, port)
     key: tuple[str, int]
     stream: trio.abc.HalfCloseableStream
     reused: bool = False
@@ -40,6 +41,7 @@ class Pool:
 
     def __init__(self, idle_timeout_s: float) -> None:
         self._idle_timeout_s = idle_timeout_s
+        self._closed = False
         # {(run id, port): idle connections, oldest first}; no empty ones.
         self._idle: dict[tuple[str, int], deque[Upstream]] = {}
         self._count = 0
@@ -47,25 +49,28 @@ class Pool:
     async def take(self, run_id: str, port: int) -> Upstream | None:
         """Return a kept connection that looks alive, or None."""
         key = (run_id, port)
-        idle = self._idle.get(key)
-        while idle:
+        while idle := self._idle.get(key):
             upstream = idle.pop()
             self._count -= 1
             if not idle:
                 del self._idle[key]
-            stream = upstream.stream
-            # Anything to read on an idle connection is its end, or a response that nobody asked for.
-            if isinstance(stream, SocketTransport) and not stream.is_quiet():
-                await upstream.aclose()
-                continue
-            upstream.reused = True
-            return upstream
+            if self._looks_alive(upstream):
+                upstream.reused = True
+                return upstream
+            await upstream.aclose()
         return None
+
+    def _looks_alive(self, upstream: Upstream) -> bool:
+        # Not left to `sweep`, which comes by now and then: a service's own timeout may end between two of its rounds.
+        if upstream.idle_since <= trio.current_time() - self._idle_timeout_s:
+            return False
+        # Anything to read on an idle connection is its end, or a response that nobody asked for.
+        return not isinstance(upstream.stream, SocketTransport) or upstream.stream.is_quiet()
 
     async def put(self, upstream: Upstream) -> None:
         """Keep a connection whose exchange has left it clean, unless there are enough."""
         idle = self._idle.get(upstream.key)
-        if self._count >= IDLE_MAX or (idle is not None and len(idle) >= IDLE_PER_PORT_MAX):
+        if self._closed or self._count >= IDLE_MAX or (idle is not None and len(idle) >= IDLE_PER_PORT_MAX):
             await upstream.aclose()
             return
         upstream.idle_since = trio.current_time()
@@ -77,18 +82,20 @@ class Pool:
     async def sweep(self) -> None:
         """Close what has been idle for too long."""
         cutoff = trio.current_time() - self._idle_timeout_s
+        stale: list[Upstream] = []
+        # All are taken out before the first is closed: closing may wait, and the table may change meanwhile.
         for key, idle in list(self._idle.items()):
-            stale = []
             while idle and idle[0].idle_since <= cutoff:
                 stale.append(idle.popleft())
-            self._count -= len(stale)
             if not idle:
                 del self._idle[key]
-            for upstream in stale:
-                await upstream.aclose()
+        self._count -= len(stale)
+        for upstream in stale:
+            await upstream.aclose()
 
     async def aclose(self) -> None:
-        """Close everything that is kept."""
+        """Close everything that is kept, and keep nothing more."""
+        self._closed = True
         idle, self._idle, self._count = self._idle, {}, 0
         for upstreams in idle.values():
             for upstream in upstreams:
@@ -114,8 +121,10 @@ async def connect(visit: Visit, connect_timeout_s: float) -> Upstream:
 
 
 async def close_now(stream: trio.abc.AsyncResource) -> None:
-    """Close without ceremony: nothing is flushed or awaited from the peer."""
+    """Close without ceremony: nothing is flushed or awaited from the peer. Not interrupted by a cancellation."""
     if isinstance(stream, SocketTransport):
         stream.close()
     else:
-        await trio.aclose_forcefully(stream)
+        # The shield keeps a cancellation from ending a series of these after the first.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)

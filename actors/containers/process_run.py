@@ -134,6 +134,8 @@ class ProcessRun:
         self._environment = environment
         self._stop_grace = stop_grace
         self._up = True
+        self._ready = False
+        """The keeper has said so: from now on there may be something to leave behind."""
         self._tenants = False
         """The keeper has some child: a process of ours, or what an exited one left behind."""
         self._serial = 0
@@ -230,6 +232,7 @@ class ProcessRun:
         """
         try:
             await self._greet()
+            self._ready = True
             task_status.started(self)
             with self._scope:
                 async with trio.open_nursery() as tasks:
@@ -355,7 +358,7 @@ class ProcessRun:
                 await self._keeper.wait()
         left = 0
         # It exits with 0 only after the kernel has told it that no child is left.
-        if self._keeper.returncode != 0:
+        if self._ready and self._keeper.returncode != 0:
             left = await trio.to_thread.run_sync(sweep, self._mark)
             if self._reason != "stopped":
                 self._reason = await self._last_words()

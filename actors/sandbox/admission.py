@@ -11,7 +11,7 @@ are thereby one rule seen from two sides, and a property test holds them togethe
 import hashlib
 import hmac
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,10 @@ class VisitRequest(msgspec.Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         return f"VisitRequest(port={self.port})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # msgspec's own signature
+        """Show no more to rich, whose tracebacks print locals: msgspec's own would show `preview_token`."""
+        return [("port", int(self.port))]
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):

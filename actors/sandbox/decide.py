@@ -6,6 +6,7 @@ Deciding an idempotent command twice gives no events the second time.
 """
 
 import hmac
+import math
 from enum import Enum
 from typing import Final
 
@@ -37,8 +38,8 @@ from actors.sandbox.events import (
     SandboxDestroyed,
     SandboxStopped,
 )
-from actors.sandbox.ids import EXPOSABLE_PORT_MIN, Port, PortToken, SandboxId
-from actors.sandbox.state import SandboxState, Status, next_alarm, port_of_token
+from actors.sandbox.ids import EXPOSABLE_PORT_MIN, PORT_MAX, Port, PortToken, SandboxId, shown_number
+from actors.sandbox.state import PreviewAuth, SandboxState, Status, next_alarm, port_of_token
 
 NAME_LENGTH_MAX: Final = 128
 """For the name of a port: a label for people, not a document."""
@@ -57,6 +58,16 @@ class Rules(msgspec.Struct, frozen=True):
 DEFAULT_RULES: Final = Rules()
 
 
+DIGEST_BYTES: Final = 32
+"""Of a SHA-256."""
+
+
+def _check_digest(digest: bytes) -> None:
+    # Misuse by our own code. Unchecked, it would be stored, and the log could not be read again.
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
+
+
 class CreateSandbox(msgspec.Struct, frozen=True):
     """Make the sandbox, or agree that it is as asked for. None means: whatever it is, or the default."""
 
@@ -66,6 +77,10 @@ class CreateSandbox(msgspec.Struct, frozen=True):
     when_asleep: AsleepPolicy | None = None
     preview_auth_digest: Digest | None = None
     """Sets the gate in the same step: a sandbox asked to be private is never open, not even for a moment."""
+
+    def __post_init__(self) -> None:
+        if self.preview_auth_digest is not None:
+            _check_digest(self.preview_auth_digest)
 
 
 class ExposePort(msgspec.Struct, frozen=True):
@@ -92,18 +107,28 @@ class SetPreviewAuth(msgspec.Struct, frozen=True):
 
     digest: Digest
 
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
 
 class RotatePreviewAuth(msgspec.Struct, frozen=True):
-    """Replace the bearer token; the old one opens for another `grace` seconds."""
+    """Replace the bearer token; the old one opens for another `grace` seconds.
+
+    At most two open at once: one whose own grace is not over yet when another rotation comes stops then.
+    """
 
     digest: Digest
     grace: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
 
 
 class BeginRun(msgspec.Struct, frozen=True):
     """Name the run that is about to be brought up. With a run under way: nothing."""
 
     run_id: str
+    """Never used before in this sandbox's life: visits lean on it."""
 
 
 class EndRun(msgspec.Struct, frozen=True):
@@ -194,11 +219,11 @@ def decide(
         case ExposePort():
             return _expose(state, command, rules)
         case UnexposePort():
-            if command.port not in state.ports:
-                return ()
-            return (PortUnexposed(Port(command.port)),)
+            # Any number may be asked about: the port that is exposed is the one to name.
+            exposure = state.ports.get(command.port)  # type: ignore[call-overload] # a Port equals its number
+            return (PortUnexposed(exposure.port),) if exposure is not None else ()
         case SetPreviewAuth():
-            return _stopped(state) or (PreviewAuthSet(command.digest),)
+            return _stopped(state) or _set_gate(state, command.digest)
         case RotatePreviewAuth():
             return _rotate(state, command, now)
         case BeginRun():
@@ -218,11 +243,12 @@ def decide(
 
 def check_exposable(port: int, rules: Rules) -> Refusal | None:
     """Say why a port may not be exposed, or None if it may."""
-    if isinstance(port, bool) or not EXPOSABLE_PORT_MIN <= port <= 65535:
-        return Refusal(
-            RefusalReason.FORBIDDEN,
-            f"port {port} cannot be exposed: it must be {EXPOSABLE_PORT_MIN} to 65535",
-        )
+    # A bool is an int in Python; what came as JSON may be a float or text, whatever the annotation says.
+    if isinstance(port, bool) or not isinstance(port, int):
+        return Refusal(RefusalReason.FORBIDDEN, f"a port is a number, not {type(port).__name__}")
+    if not EXPOSABLE_PORT_MIN <= port <= PORT_MAX:
+        text = f"port {shown_number(port)} cannot be exposed: it must be {EXPOSABLE_PORT_MIN} to {PORT_MAX}"
+        return Refusal(RefusalReason.FORBIDDEN, text)
     if port in rules.reserved_ports:
         return Refusal(RefusalReason.FORBIDDEN, f"port {port} cannot be exposed: it is reserved")
     return None
@@ -311,5 +337,21 @@ def _rotate(state: SandboxState, command: RotatePreviewAuth, now: float) -> tupl
         return refusal
     if state.auth is None:
         return Refusal(RefusalReason.INVALID, f"sandbox {state.sandbox} has no preview auth to rotate")
+    # Also keeps out what is not a number.
+    if not 0 <= command.grace < math.inf:
+        return Refusal(RefusalReason.INVALID, "grace is a number of seconds, zero or more")
+    if hmac.compare_digest(state.auth.digest, command.digest):
+        return _only_this_token(state.auth) if command.grace == 0 else ()
     until = now + command.grace if command.grace > 0 else None
     return (PreviewAuthRotated(command.digest, until),)
+
+
+def _set_gate(state: SandboxState, digest: Digest) -> tuple[Event, ...]:
+    if state.auth is not None and hmac.compare_digest(state.auth.digest, digest):
+        return _only_this_token(state.auth)
+    return (PreviewAuthSet(digest),)
+
+
+def _only_this_token(auth: PreviewAuth) -> tuple[Event, ...]:
+    """Keep the token that it is already, so that a call may be repeated; one before it stops."""
+    return (PreviewAuthGraceEnded(),) if auth.previous is not None else ()

@@ -59,6 +59,16 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     options: Mapping[str, str | int | bool] = {}
     """What the kind's factory is given. Kept in the log in clear: no secrets."""
 
+    def __post_init__(self) -> None:
+        """Refuse, with ValueError, what could be stored but not be read back."""
+        # Callers write options by hand: the annotation is a wish.
+        options: Mapping[object, object] = dict(self.options)
+        for name, value in options.items():
+            # Numbers that msgpack has a form for.
+            fits = isinstance(value, str | bool) or (isinstance(value, int) and -(2**63) <= value < 2**64)
+            if not isinstance(name, str) or not fits:
+                raise ValueError(f"container option {name!r} is not a text, a bool or an integer of 64 bits")
+
 
 class SandboxCreated(msgspec.Struct, frozen=True):
     """The first event of every log."""
@@ -113,7 +123,7 @@ class PreviewAuthRotated(msgspec.Struct, frozen=True):
 
 
 class PreviewAuthGraceEnded(msgspec.Struct, frozen=True):
-    """The old bearer token's grace is over, and the visits that leaned on it with it."""
+    """The old bearer token's grace is over, by time or by its owner, and with it the visits that leaned on it."""
 
 
 class SandboxStopped(msgspec.Struct, frozen=True):

@@ -22,6 +22,8 @@ PORT_TOKEN_LENGTH_MAX: Final = 16
 RESERVED_SANDBOX_IDS: Final = frozenset({"www", "api", "admin", "root", "system", "cloudflare", "workers"})
 """Names that a platform's own hosts are likely to carry."""
 
+PORT_MAX: Final = 65535
+
 EXPOSABLE_PORT_MIN: Final = 1024
 """Lower ports are privileged on most hosts; the built-in form may still reach them."""
 
@@ -32,6 +34,9 @@ PREVIEW_TOKEN_LENGTH_MAX: Final = 512
 PREVIEW_TOKEN_BYTES: Final = 32
 PORT_TOKEN_BYTES: Final = 20
 """How many random bytes `PortToken.mint` wants: 16 characters of 36 need 83 bits; 160 leave no visible bias."""
+
+SHOWN_NUMBER_MAX: Final = 10**9
+"""Larger than any number that could have been meant as a port."""
 
 _SANDBOX_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
@@ -89,8 +94,8 @@ class Port(int):
         # bool is an int in Python; `expose_port(True)` is a mistake, not port 1.
         if isinstance(number, bool) or not isinstance(number, int):
             raise InvalidNameError(f"a port is a number, not {type(number).__name__}")
-        if not 1 <= number <= 65535:
-            raise InvalidNameError(f"port {number} is not between 1 and 65535")
+        if not 1 <= number <= PORT_MAX:
+            raise InvalidNameError(f"port {shown_number(number)} is not between 1 and {PORT_MAX}")
         return super().__new__(cls, number)
 
     @classmethod
@@ -104,6 +109,11 @@ class Port(int):
         if _PORT.fullmatch(text) is None:
             raise InvalidNameError(f"{text[:20]!r} is not a port: a decimal from 1 to 65535, no leading zero")
         return cls(int(text))
+
+
+def shown_number(number: float) -> str:
+    """Return a number as text for an error; a long one shortened, as Python refuses to print 4301 digits."""
+    return str(number) if abs(number) < SHOWN_NUMBER_MAX else "of many digits"
 
 
 class _Secret:

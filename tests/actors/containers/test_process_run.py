@@ -195,10 +195,10 @@ async def test_cancelled_start_of_a_service_leaves_it_listed_or_unstarted(up: Up
                 for _ in range(turns):
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-        # The keeper obeys in order, so after this everything that was asked for has been told.
-        await run.exec(ProcessOptions("true"))
-        listed = {process.id for process in run.processes()}
-        assert listed == {f"p{service.id[1:]}" for service in run._alive.values()}
+        asked_for = list(run._alive.values())
+        for service in asked_for:
+            await service.settled.wait()
+        assert list(run.processes()) == asked_for
 
 
 async def test_daemon_left_behind_keeps_the_run_busy(up: Up, lifeline: Lifeline) -> None:
@@ -294,6 +294,37 @@ async def test_stopped_run_starts_nothing(up: Up) -> None:
             await run.start_process(ProcessOptions("true"))
         with pytest.raises(ContainerError, match="the run has stopped"):
             await run.exec(ProcessOptions("true"))
+
+
+async def test_keeper_stands_apart_from_the_servers_terminal_and_environment(
+    up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_SECRET", "hunter2")
+    async with up() as run:
+        keeper = run._keeper.pid
+        assert os.getsid(keeper) == keeper
+        assert b"hunter2" not in await trio.Path(f"/proc/{keeper}/environ").read_bytes()
+
+
+async def test_output_that_was_still_in_the_pipe_at_the_end_is_not_lost(up: Up) -> None:
+    # The keeper stands still while a larger pipe than usual is filled and its writer exits.
+    script = """
+import fcntl, os, select, signal
+keeper, writer = os.getppid(), os.getpid()
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+os.kill(keeper, signal.SIGSTOP)
+if os.fork() == 0:
+    os.close(1), os.close(2)
+    poll = select.poll()
+    poll.register(os.pidfd_open(writer), select.POLLIN)
+    poll.poll()
+    os.kill(keeper, signal.SIGCONT)
+    os._exit(0)
+os.write(1, bytes(500_000))
+"""
+    async with up() as run:
+        result = await run.exec(ProcessOptions(["python", "-c", script]))
+        assert (len(result.stdout), result.truncated) == (500_000, False)
 
 
 async def test_secrets_of_the_environment_are_in_no_text(up: Up) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question asked, each runnable by itself."""

@@ -1,0 +1,116 @@
+"""The real file system, through the narrow interface that logs use, and its double keep the same promises."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.files import Files, RealFiles, check_taken, describe_failure, write_whole
+from actors.testing.memoryfiles import MemoryFiles
+from actors.testing.storage import FaultyFiles
+
+
+@pytest.fixture(params=["real", "memory", "faulty"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Files, str]:
+    """Return a file system and a folder of it that exists."""
+    if request.param == "real":
+        return RealFiles(), str(tmp_path)
+    files = MemoryFiles()
+    files.make_folder("/folder")
+    return (files if request.param == "memory" else FaultyFiles(files)), "/folder"
+
+
+def test_appended_bytes_are_read_and_counted(place: tuple[Files, str]) -> None:
+    files, folder = place
+    path = f"{folder}/log"
+    assert files.size(path) is None
+    files.close(files.create(path))
+    fd = files.open_append(path)
+    assert files.append(fd, b"one") == 3
+    assert files.append(fd, b"two") == 3
+    assert files.length(fd) == 6
+    files.truncate(fd, 4)
+    files.sync(fd)
+    assert files.append(fd, b"X") == 1
+    files.close(fd)
+    assert files.read(path) == b"onetX"
+    assert files.size(path) == 5
+
+
+def test_missing_and_existing_files_are_told_apart(place: tuple[Files, str]) -> None:
+    files, folder = place
+    path = f"{folder}/log"
+    missing: list[Callable[[str], object]] = [files.read, files.open_append]
+    for call in missing:
+        with pytest.raises(FileNotFoundError):
+            call(path)
+    with pytest.raises(FileNotFoundError):
+        files.names(f"{folder}/nowhere")
+    write_whole(files, path, b"x")
+    with pytest.raises(FileExistsError):
+        write_whole(files, path, b"y")
+    assert files.read(path) == b"x"
+    files.remove(path)
+    files.remove(path)
+    assert files.names(folder) == []
+
+
+def test_replacing_takes_the_name_and_the_old_name_is_gone(place: tuple[Files, str]) -> None:
+    files, folder = place
+    files.make_folder(f"{folder}/inner")
+    files.make_folder(f"{folder}/inner")
+    write_whole(files, f"{folder}/old", b"old")
+    write_whole(files, f"{folder}/new", b"new")
+    files.replace(f"{folder}/new", f"{folder}/old")
+    files.replace(f"{folder}/old", f"{folder}/inner/moved")
+    files.sync_folder(folder)
+    assert files.names(folder) == ["inner"]
+    assert files.read(f"{folder}/inner/moved") == b"new"
+
+
+def test_lock_keeps_others_out_until_it_is_closed(place: tuple[Files, str]) -> None:
+    files, folder = place
+    path = f"{folder}/LOCK"
+    fd = files.lock(path, "first, with a longer text")
+    with pytest.raises(BlockingIOError):
+        files.lock(path, "second")
+    assert files.read(path) == b"first, with a longer text"
+    files.close(fd)
+    fd = files.lock(path, "third")
+    assert files.read(path) == b"third"
+    files.close(fd)
+
+
+def test_log_is_not_written_through_a_symbolic_link(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"")
+    (tmp_path / "log").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic link"):
+        RealFiles().open_append(str(tmp_path / "log"))
+
+
+def test_appends_are_synced_by_the_kernel(tmp_path: Path) -> None:
+    import fcntl
+
+    files = RealFiles()
+    files.close(files.create(str(tmp_path / "log")))
+    fd = files.open_append(str(tmp_path / "log"))
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    files.close(fd)
+    assert flags & os.O_DSYNC
+    assert flags & os.O_APPEND
+
+
+def test_short_write_is_a_failure() -> None:
+    check_taken(3, b"abc")
+    with pytest.raises(OSError, match="2 of 3 bytes"):
+        check_taken(2, b"abc")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EIO, "disk failed")]
+)
+def test_failure_is_described_in_words(number: int, text: str) -> None:
+    assert text in describe_failure(OSError(number, os.strerror(number)))
