@@ -20,6 +20,7 @@ from actors.children import Children
 from actors.containers.base import Container, ContainerContext, Run
 from actors.errors import (
     ActorBrokenError,
+    ContainerError,
     ContainerStartError,
     PorticoError,
     RevocationIncompleteError,
@@ -40,6 +41,7 @@ from actors.messages import (
     Look,
     Message,
     NeedRun,
+    Reply,
     Report,
     RunFailed,
     RunGone,
@@ -47,13 +49,22 @@ from actors.messages import (
 )
 from actors.runs import RunKeeper, stop
 from actors.sandbox.admission import CutBecause, Grant, NeedsWake, RefusedBecause, VisitRequest, admit
-from actors.sandbox.decide import BeginRun, CreateSandbox, DestroySandbox, EndRun, Refusal, decide
+from actors.sandbox.decide import (
+    BeginRun,
+    CreateSandbox,
+    DestroySandbox,
+    EndRun,
+    Refusal,
+    StopSandbox,
+    UnexposePort,
+    decide,
+)
 from actors.sandbox.events import ContainerSpec, Event, RunEnd, decode, encode
 from actors.sandbox.ids import SandboxId
 from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, evolve, fold, next_alarm, restore, snapshot
 from actors.store import Entry, History, Tenure
 from actors.surroundings import Surroundings
-from actors.visits import Visit, VisitBook, wait_all_ended
+from actors.visits import Ending, Visit, VisitBook, pull, wait_all_ended, wait_cut
 
 log = structlog.get_logger("portico.activation")
 
@@ -84,7 +95,7 @@ class Activation:
         """True when no turn is under way, so that a plain call may judge."""
         self.cleared = False
         """The sandbox was destroyed and nothing of it is left: this activation has nothing more to say."""
-        self.postponed: list[Message] = []
+        self.postponed: list[Call] = []
         """Creations that arrived while the destroyed sandbox of the same name is still being cleared away."""
         self.book: Final = VisitBook()
         self._around: Final = around
@@ -92,46 +103,73 @@ class Activation:
         self._children: Final = Children(around.nursery)
         self.runs: Final = RunKeeper(sandbox, self._children, around.nursery, report, around.limits.wake_timeout_s)
         self._leases: set[Lease] = set()
+        # Wait for the container. Invariant: while there are any, something is coming up.
         self._held: deque[Admit | NeedRun] = deque()
+        # Wait for the end of the clearing. Invariant: while there are any, a child clears.
+        self._destroyers: list[Reply[Done]] = []
         self._tenure: Tenure | None = None
+        # Invariant: not None whenever the state is not.
         self._container: Container | None = None
         self._last_turn = trio.current_time()
 
     async def load(self) -> None:
-        """Claim the log and fold it.
+        """Claim the log and fold it; finish what a crash left half done.
 
         Raises:
-            BrokenError: It cannot be read, or another process of ours failed to finish what it began.
+            BrokenError: It cannot be read, or it says something that cannot be done here.
         """
         try:
             self._tenure = await self._around.store.claim(self.sandbox)
             self.state = _recover(self._tenure.history)
             self._tenure.history = None
             if self.state is not None:
-                self._container = self._make_container(self.state)
+                self._container = self._recover_container(self.state.container)
                 if self.state.status is Status.DESTROYED:
-                    await self._finish_clearing()
+                    await self._finish_clearing(self._container)
         except StoreError as error:
             raise BrokenError(error) from error
         self._last_turn = trio.current_time()
         self.settled = True
 
-    async def _finish_clearing(self) -> None:
+    async def _finish_clearing(self, container: Container) -> None:
         """Finish what a crash interrupted between the destruction and its end."""
-        assert self._container is not None
         assert self._tenure is not None
-        await self._container.remove()
+        try:
+            await container.remove()
+        except Exception as error:
+            # The container's doing. The sandbox is as good as broken: it can be neither used nor made anew.
+            text = f"what the destroyed sandbox {self.sandbox} has left behind cannot be removed: {error}"
+            raise StoreError(text) from error
         await self._around.store.bury(self._tenure)
         self._tenure = await self._around.store.claim(self.sandbox)
         self._tenure.history = None
         self.state = self._container = None
 
-    def _make_container(self, state: SandboxState) -> Container:
-        factory = self._around.containers.get(state.container.kind)
+    def _recover_container(self, spec: ContainerSpec) -> Container:
+        try:
+            return self._make_container(spec)
+        except (ValueError, TypeError) as error:
+            raise UnknownRecordError(
+                f"sandbox {self.sandbox} needs a container that cannot be made: {error}"
+            ) from error
+
+    def _make_container(self, spec: ContainerSpec) -> Container:
+        """Make the sandbox's place; touches nothing yet.
+
+        Raises:
+            ValueError, TypeError: There is no such kind, or it does not understand its options.
+        """
+        factory = self._around.containers.get(spec.kind)
         if factory is None:
-            raise UnknownRecordError(f"sandbox {self.sandbox} needs containers of kind {state.container.kind!r}")
-        context = ContainerContext(self.sandbox, self._around.folder_of(self.sandbox))
-        return factory(context, state.container.options)
+            known = ", ".join(sorted(self._around.containers))
+            raise ValueError(f"no containers of kind {spec.kind!r} here; there are: {known}")
+        return factory(ContainerContext(self.sandbox, self._around.folder_of(self.sandbox)), spec.options)
+
+    @property
+    def visible_state(self) -> SandboxState | None:
+        """The state for those who ask: None also while a destroyed sandbox is being cleared away."""
+        destroyed = self.state is not None and self.state.status is Status.DESTROYED
+        return None if destroyed else self.state
 
     # Turns.
 
@@ -147,7 +185,7 @@ class Activation:
                 case Admit() | NeedRun():
                     await self._on_run_wanted(message)
                 case Look():
-                    message.reply.resolve(self.state)
+                    message.reply.resolve(self.visible_state)
                 case _:
                     await self._on_report(message)
         except BrokenError:
@@ -163,32 +201,24 @@ class Activation:
             message.reply.fail(error)
         except BaseException:
             if isinstance(message, Asked):
-                message.reply.fail(ShuttingDownError("the runtime is shutting down"))
+                message.reply.fail(shutting_down())
             raise
         self.settled = not self.cleared
 
     async def _on_call(self, message: Call) -> None:
-        if isinstance(message.command, CreateSandbox):
+        command = message.command
+        if isinstance(command, CreateSandbox):
             if self.state is not None and self.state.status is Status.DESTROYED:
                 self.postponed.append(message)
                 return
             if self.state is None:
-                self._check_container(message.command.container or ContainerSpec())
-        decided = decide(self.state, message.command, self._around.clock(), self._around.rules)
+                # Made first: a container that cannot be made is refused before anything is stored.
+                self._container = self._make_container(command.container or ContainerSpec())
+        decided = decide(self.state, command, self._around.clock(), self._around.rules)
         if isinstance(decided, Refusal):
             raise decided.to_error()
         await self._commit(decided)
-        if self.state is not None and self._container is None:
-            self._container = self._make_container(self.state)
         self._carry_out(message)
-
-    def _check_container(self, spec: ContainerSpec) -> None:
-        """Refuse a container that could not be made before anything is stored."""
-        factory = self._around.containers.get(spec.kind)
-        if factory is None:
-            known = ", ".join(sorted(self._around.containers))
-            raise ValueError(f"no containers of kind {spec.kind!r} here; there are: {known}")
-        factory(ContainerContext(self.sandbox, self._around.folder_of(self.sandbox)), spec.options)
 
     async def _commit(self, events: Sequence[Event]) -> None:
         """Make events durable, then true. The output gate: what they cause may leave once this returns."""
@@ -212,76 +242,112 @@ class Activation:
         Raises:
             BrokenError: It could not be stored.
         """
-        if self._tenure is None or self.state is None or self.cleared:
+        if self.state is None or self.state.status is Status.DESTROYED:
             return
-        records, size = self._around.store.size_since_snapshot(self._tenure)
+        assert self._tenure is not None
         limits = self._around.limits
-        if records < limits.compact_records or size < limits.compact_bytes:
-            return
         try:
+            records, size = self._around.store.size_since_snapshot(self._tenure)
+            if records < limits.compact_records or size < limits.compact_bytes:
+                return
             entry = Entry(self._around.clock(), "snapshot", SNAPSHOT_VERSION, snapshot(self.state))
             await self._around.store.compact(self._tenure, entry)
         except StoreError as error:
             raise BrokenError(error) from error
+        except ValueError:
+            # Too large for a snapshot, as the sum of events that were not: a long log is slower, but not wrong.
+            log.warning("log not compacted", sandbox=self.sandbox, exc_info=True)
+
+    # Revocations.
 
     def _carry_out(self, message: Call) -> None:
         """Do what a command, durable now, entails outside the state."""
-        groundless = self.book.groundless(self.state, self._around.clock())
+        command = message.command
+        self._answer_held()
+        ended = self.book.losing(command, self.state, self._around.clock())
         run = self.runs.part_with(self._current_run_id())
-        destroyed = self.state is None or self.state.status is Status.DESTROYED
-        clearing = destroyed and isinstance(message.command, DestroySandbox) and self._container is not None
-        if not (groundless or run or clearing):
+        if isinstance(command, DestroySandbox) and self._container is not None:
+            self._destroyers.append(message.reply)
+            if len(self._destroyers) == 1:
+                pull(ended)
+                self._children.start(self._clear, self._container, ended, run)
+            return
+        called_off = isinstance(command, StopSandbox) and self.runs.coming_up is not None
+        if not (ended or run or called_off):
             message.reply.resolve(Done(self.state))
             return
-        if message.drain <= 0:
-            _pull(groundless)
-        self._children.start(self._finish_revocation, message, groundless, run, clearing)
+        drain = message.drain if isinstance(command, UnexposePort) else 0.0
+        if drain > 0:
+            self.book.let_linger(ended)
+        else:
+            pull(ended)
+        self._children.start(self._finish_revocation, message.reply, self.state, ended, run, drain)
 
     def _current_run_id(self) -> str | None:
         return None if self.state is None else self.state.run_id
 
     async def _finish_revocation(
-        self, message: Call, groundless: list[tuple[Visit, CutBecause]], run: Run | None, clearing: bool
+        self, reply: Reply[Done], state: SandboxState | None, ended: list[Ending], run: Run | None, drain: float
     ) -> None:
         """Child: wait until what was revoked has ended, then answer."""
         try:
-            await self._see_out(message, groundless, run, clearing)
-        finally:
-            # Ignored if it was answered; if this was cancelled, the process is ending.
-            if not clearing:
-                message.reply.fail(ShuttingDownError("the runtime is shutting down"))
+            if drain > 0:
+                await self.book.drain(ended, drain)
+            cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
+            if state is not None and state.status is Status.STOPPED:
+                await self.runs.wait_quiet()
+            if run is not None:
+                await run.stop()
+        except Exception as error:
+            # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
+            log.exception("run did not stop", sandbox=self.sandbox)
+            reply.fail(_container_error(error))
+        except BaseException:
+            reply.fail(shutting_down())
+            raise
+        else:
+            if remaining:
+                reply.fail(self._incomplete(remaining))
+            else:
+                reply.resolve(Done(state, cut))
 
-    async def _see_out(
-        self, message: Call, groundless: list[tuple[Visit, CutBecause]], run: Run | None, clearing: bool
-    ) -> None:
-        visits = [visit for visit, _ in groundless]
-        if message.drain > 0:
-            await wait_all_ended(visits, message.drain)
-            _pull(groundless)
-        cut = sum(visit.cut_because is not None for visit in visits)
-        remaining = await wait_all_ended(visits, self._around.limits.cut_timeout_s)
+    async def _clear(self, container: Container, ended: list[Ending], run: Run | None) -> None:
+        """Child: end and remove what a destroyed sandbox has left, and report. The log comes last, in a turn."""
+        cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
+        failure = None
         try:
             if run is not None:
                 await run.stop()
-            if clearing:
-                await self.runs.wait_called_off()
-                assert self._container is not None
-                await self._container.remove()
+            await self.runs.wait_quiet()
+            await container.remove()
         except Exception as error:
-            # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
-            log.exception("container not cleared", sandbox=self.sandbox)
-            failure: Exception | None = error
-        else:
-            failure = None
-        if clearing:
-            self._report(Cleared(message.reply, cut, failure))
-        elif failure is not None:
-            message.reply.fail(failure)
-        elif remaining:
-            text = f"{remaining} visits of sandbox {self.sandbox} were told to end and have not yet"
-            message.reply.fail(RevocationIncompleteError(text, remaining=remaining))
-        else:
-            message.reply.resolve(Done(self.state, cut))
+            # The container's doing. The next activation tries again.
+            log.exception("container not removed", sandbox=self.sandbox)
+            failure = str(_container_error(error))
+        self._report(Cleared(cut, remaining, failure))
+
+    def _incomplete(self, remaining: int) -> RevocationIncompleteError:
+        text = f"{remaining} visits of sandbox {self.sandbox} were told to end and have not yet"
+        return RevocationIncompleteError(text, remaining=remaining)
+
+    async def _on_cleared(self, report: Cleared) -> None:
+        assert self._tenure is not None
+        failure = report.failure
+        if failure is None:
+            try:
+                await self._around.store.bury(self._tenure)
+            except StoreError as error:
+                # The next activation finds the sandbox destroyed and tries again.
+                failure = f"its log could not be put aside: {error}"
+        destroyers, self._destroyers = self._destroyers, []
+        for reply in destroyers:
+            if failure is not None:
+                reply.fail(ContainerError(f"sandbox {self.sandbox} is destroyed, but not cleared away: {failure}"))
+            elif report.remaining:
+                reply.fail(self._incomplete(report.remaining))
+            else:
+                reply.resolve(Done(None, report.cut))
+        self.cleared = True
 
     # The container.
 
@@ -292,6 +358,7 @@ class Activation:
             run = self.runs.run
             if run is None:
                 return None
+            assert run.run_id == admission.run_id
             if len(self.book) >= self._around.limits.visits_max:
                 raise TooManyVisitsError(f"sandbox {self.sandbox} has {len(self.book)} visits under way")
             return self.book.open(admission, run)
@@ -299,23 +366,41 @@ class Activation:
 
     async def _on_run_wanted(self, message: Admit | NeedRun) -> None:
         """Answer if the run is up or nothing can come of it; otherwise hold the message and bring the run up."""
-        if message.reply.abandoned:
+        if self._answered(message):
             return
-        if isinstance(message, Admit):
-            judged = self.judge(message.request)
-            if judged is not None:
-                message.reply.resolve(judged)
-                return
-        else:
-            self._check_active()
-            if self.runs.run is not None:
-                message.reply.resolve(Lease(self.runs.run, self._leases))
-                return
-        if len(self._held) >= self._around.limits.held_max:
+        held_max = self._around.limits.held_max
+        if len(self._held) >= held_max:
+            self._held = deque(other for other in self._held if not other.reply.abandoned)
+        if len(self._held) >= held_max:
             raise TooManyVisitsError(f"too many requests wait for sandbox {self.sandbox} to wake")
         self._held.append(message)
-        if self.runs.coming_up is None:
-            await self._come_up()
+        await self._come_up()
+
+    def _answered(self, message: Admit | NeedRun) -> bool:
+        """Answer a message, if it can be; False: it takes a run."""
+        # Nothing may be opened for somebody who has gone.
+        if message.reply.abandoned:
+            return True
+        try:
+            if isinstance(message, Admit):
+                judged = self.judge(message.request)
+                if judged is None:
+                    return False
+                message.reply.resolve(judged)
+                return True
+            self._check_active()
+        except PorticoError as refusal:
+            message.reply.fail(refusal)
+            return True
+        if self.runs.run is None:
+            return False
+        message.reply.resolve(Lease(self.runs.run, self._leases))
+        return True
+
+    def _answer_held(self) -> None:
+        """Judge the held messages again, in order of arrival."""
+        if self._held:
+            self._held = deque(message for message in self._held if not self._answered(message))
 
     def _check_active(self) -> None:
         if self.state is None or self.state.status is Status.DESTROYED:
@@ -324,7 +409,9 @@ class Activation:
             raise SandboxStoppedError(f"sandbox {self.sandbox} has been stopped")
 
     async def _come_up(self) -> None:
-        """Begin a run, or look for the one that the log says is up. Single flight."""
+        """Begin a run, or look for the one that the log says is up, unless that is under way. Single flight."""
+        if self.runs.coming_up is not None:
+            return
         assert self.state is not None
         assert self._container is not None
         run_id = self.state.run_id
@@ -340,23 +427,24 @@ class Activation:
     async def _on_report(self, report: Report) -> None:
         match report:
             case RunReady(run):
-                self.runs.coming_up = None
+                self.runs.came_up()
                 if self._current_run_id() == run.run_id:
                     self.runs.welcome(run)
-                    await self._release_held(None)
                 else:
                     # Stopped or destroyed meanwhile; nobody was ever admitted to it.
                     self.runs.stop_soon(run)
-                    await self._release_held(ContainerStartError("it was stopped while it came up"))
-            case RunFailed(run_id, error):
-                self.runs.coming_up = None
+                await self._go_on_for_held()
+            case RunFailed(run_id, reason):
+                self.runs.came_up()
                 await self._end_run(run_id, RunEnd.FAILED)
-                await self._release_held(error)
+                # Some are refused now for a better reason.
+                self._answer_held()
+                self._refuse_held(lambda: ContainerStartError(reason))
             case RunGone(run_id, reason):
                 if reason is RunEnd.LOST:
-                    self.runs.coming_up = None
+                    self.runs.came_up()
                 await self._end_run(run_id, reason)
-                await self._release_held(None)
+                await self._go_on_for_held()
             case Cleared():
                 await self._on_cleared(report)
 
@@ -364,74 +452,59 @@ class Activation:
         ended = decide(self.state, EndRun(run_id, reason), self._around.clock())
         assert not isinstance(ended, Refusal)
         await self._commit(ended)
-        _pull(self.book.groundless(self.state, self._around.clock()))
+        pull(self.book.groundless(self.state, self._around.clock()))
         run = self.runs.part_with(self._current_run_id())
         if run is not None:
             # It has ended, but may have left things behind.
             self.runs.stop_soon(run)
 
-    async def _release_held(self, error: Exception | None) -> None:
-        """Judge the held messages again, in order of arrival, or fail them all."""
+    async def _go_on_for_held(self) -> None:
+        """Answer the held messages that can be answered, and bring the container up for the others."""
+        self._answer_held()
+        if self._held:
+            await self._come_up()
+
+    def _refuse_held(self, error: Callable[[], PorticoError]) -> None:
         held, self._held = self._held, deque()
         for message in held:
-            if error is not None:
-                message.reply.fail(error)
-                continue
-            try:
-                await self._on_run_wanted(message)
-            except BrokenError:
-                for unanswered in held:
-                    unanswered.reply.fail(self.broken())
-                raise
-            except Exception as failure:  # noqa: BLE001 - each of them hears of it
-                message.reply.fail(failure)
-
-    async def _on_cleared(self, report: Cleared) -> None:
-        if report.error is not None:
-            report.reply.fail(report.error)
-        else:
-            assert self._tenure is not None
-            try:
-                await self._around.store.bury(self._tenure)
-            except StoreError as error:
-                # The next activation finds the sandbox destroyed and tries again.
-                report.reply.fail(error)
-            else:
-                report.reply.resolve(Done(None, report.cut))
-        self.cleared = True
+            message.reply.fail(error())
 
     # Rest.
 
     @property
-    def quiet_since(self) -> float:
-        """When the last turn was taken or the last visit ended, on trio's clock."""
-        return max(self._last_turn, self.book.last_end)
+    def rest_at(self) -> float:
+        """When there will have been neither a turn nor a visit for long enough, on trio's clock."""
+        return max(self._last_turn, self.book.last_end) + self._around.limits.rest_after_s
 
     def may_rest(self) -> bool:
         """Say whether nothing would be lost by leaving memory now."""
+        if self._children:
+            return False
         if self.state is None:
-            return not self._children
-        if self.book or self._leases or self._held or self._children or next_alarm(self.state) is not None:
+            return True
+        if self.book or self._leases or self._held or self.runs.must_end or next_alarm(self.state) is not None:
             return False
-        if self.runs.must_end:
-            return False
-        return trio.current_time() - self.quiet_since >= self._around.limits.rest_after_s
+        return trio.current_time() >= self.rest_at
 
     # The end.
 
-    async def wind_up(self) -> None:
-        """The runtime is closing: end visits and run, on the record.
+    async def dismiss(self) -> None:
+        """The runtime is closing: let nobody wait, end visits. Afterwards the mailbox holds the last reports."""
+        self._refuse_held(shutting_down)
+        self.runs.give_up()
+        await self._end_visits()
+        await self._children.wait_none()
+
+    async def end_run(self) -> None:
+        """End the run, on the record, if it would be lost.
 
         Raises:
-            BrokenError: The end of the run could not be stored.
+            BrokenError: Its end could not be stored.
         """
-        self.settled = False
-        await self._end_visits()
-        run = self.runs.run
-        if run is not None and self.runs.must_end:
-            await self._end_run(run.run_id, RunEnd.STOPPED)
-        self.runs.call_off()
-        await self._children.wait_none()
+        if self.runs.must_end:
+            assert self.runs.run is not None
+            await self._end_run(self.runs.run.run_id, RunEnd.STOPPED)
+            await self._children.wait_none()
 
     async def let_go(self) -> None:
         """Give up memory that the log, and containers that can be found again, make up for."""
@@ -443,33 +516,59 @@ class Activation:
     async def abandon(self) -> None:
         """Give up memory that may not be true: visits were admitted on what was durable, but nobody knows what is."""
         self.settled = False
+        self._refuse_waiting(self.broken)
+        self.runs.give_up()
         await self._end_visits()
-        self.runs.call_off()
         await self._children.wait_none()
-        if self.runs.run is not None and self.runs.must_end:
+        if self.runs.must_end:
+            assert self.runs.run is not None
             await stop(self.runs.run)
-        self.refuse_held(self.broken)
         await self.let_go()
 
-    def cancel(self) -> None:
-        """Cancel the children; the process is ending."""
+    def take_postponed(self) -> list[Message]:
+        """Return the messages that are for the next activation; they are its own now."""
+        postponed, self.postponed = self.postponed, []
+        return [*postponed]
+
+    async def disown(self, report: Report) -> None:
+        """Deal with a report that came too late for this activation and means nothing to the next."""
+        if isinstance(report, RunReady) and not report.run.detachable:
+            await stop(report.run)
+
+    def drop(self) -> None:
+        """Let go of whatever is left, without waiting: nothing after a proper end, else the process is ending."""
         self.settled = False
         self._children.cancel()
+        self.book.pull_all(CutBecause.RUN_ENDED)
+        self._refuse_waiting(shutting_down)
 
     async def _end_visits(self) -> None:
-        for visit in self.book:
-            visit.pull(CutBecause.RUN_ENDED)
+        self.book.pull_all(CutBecause.RUN_ENDED)
         await wait_all_ended(self.book, self._around.limits.cut_timeout_s)
+
+    def _refuse_waiting(self, error: Callable[[], PorticoError]) -> None:
+        """Fail whoever waits for something that this activation will not do any more."""
+        self._refuse_held(error)
+        postponed, self.postponed = self.postponed, []
+        destroyers, self._destroyers = self._destroyers, []
+        for message in postponed:
+            message.reply.fail(error())
+        for reply in destroyers:
+            reply.fail(error())
 
     def broken(self) -> ActorBrokenError:
         """Return what callers are told whose turn could not be made durable."""
         return ActorBrokenError(f"sandbox {self.sandbox} could not store a change and is being rebuilt; try again")
 
-    def refuse_held(self, error: Callable[[], Exception]) -> None:
-        """Fail everything that waits for the container."""
-        held, self._held = self._held, deque()
-        for message in held:
-            message.reply.fail(error())
+
+def shutting_down() -> ShuttingDownError:
+    """Return what everybody is told who waits while the runtime closes."""
+    return ShuttingDownError("the runtime is shutting down")
+
+
+def _container_error(error: Exception) -> PorticoError:
+    """Return an error of ours for whatever a container has raised."""
+    return error if isinstance(error, PorticoError) else ContainerError(f"{type(error).__name__}: {error}")
 
 
 def _recover(history: History | None) -> SandboxState | None:
@@ -483,8 +582,3 @@ def _recover(history: History | None) -> SandboxState | None:
     if history.snapshot is not None:
         state = restore(history.snapshot.version, history.snapshot.fields)
     return fold((decode(record.name, record.version, record.fields) for record in history.records), state)
-
-
-def _pull(groundless: list[tuple[Visit, CutBecause]]) -> None:
-    for visit, reason in groundless:
-        visit.pull(reason)

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors.activation import Activation, BrokenError
+from actors.activation import Activation, BrokenError, shutting_down
 from actors.containers.base import Run
 from actors.core.lifecycle import Happening, Phase, after
 from actors.core.mailbox import Lane, Mailbox
@@ -24,7 +24,6 @@ from actors.errors import (
     MailboxFullError,
     PorticoError,
     QuarantinedError,
-    ShuttingDownError,
     StoreError,
     UnknownRecordError,
 )
@@ -33,7 +32,6 @@ from actors.messages import (
     Admit,
     Asked,
     Call,
-    Cleared,
     Done,
     Lease,
     Look,
@@ -50,6 +48,9 @@ from actors.surroundings import Surroundings
 from actors.visits import Visit
 
 log = structlog.get_logger("portico.actor")
+
+CLOCK_POLL_S: Final = 0.001
+"""How soon to look again when an alarm was waited for and the wall clock is not there yet."""
 
 
 class Actor:
@@ -108,7 +109,7 @@ class Actor:
 
         Args:
             command: What is wanted.
-            drain: Seconds that visits under way may go on after a revocation.
+            drain: For an `UnexposePort`: seconds that visits under way may go on.
 
         Raises:
             PorticoError: It was refused; see `decide`.
@@ -138,7 +139,7 @@ class Actor:
         """Return the state after everything that waits already; None if there is no sandbox."""
         activation = self._activation
         if activation is not None and activation.settled and not self._mailbox:
-            return activation.state
+            return activation.visible_state
         reply: Reply[SandboxState | None] = Reply()
         self._post(Look(reply), Lane.ORDINARY)
         return await reply.wait()
@@ -170,7 +171,7 @@ class Actor:
             if self._gone:
                 raise ActorGoneError
             if self._closing:
-                raise ShuttingDownError("the runtime is shutting down")
+                raise shutting_down()
             if self._sentence is not None:
                 raise self._sentence()
         taken = self._mailbox.offer(message, lane)
@@ -188,39 +189,51 @@ class Actor:
         try:
             while True:
                 await self._activate()
+                # Somebody must remember that it broke, or each caller would find an actor without a past.
+                while not (self._closing or self._mailbox) and trio.current_time() < self._breakages.remembered_until:
+                    await self._park_until(self._breakages.remembered_until)
                 if self._closing or not self._mailbox:
                     return
         finally:
             # Without an await between the last look at the mailbox and this, no message can fall between two
-            # activations. What is left here waits for an actor that is being cancelled, or is closing.
+            # actors. What is left here waits for an actor that is being cancelled, or is closing.
             self._gone = True
             self._around.forget(self.sandbox)
-            if self._activation is not None:
-                self._activation.cancel()
-                self._activation.refuse_held(_closed)
-            self._refuse_all(_closed)
+            self._refuse_all(shutting_down)
 
     async def _activate(self) -> None:
         """Live through one activation, from dormant to dormant."""
         self._step(Happening.CALLED)
         activation = Activation(self.sandbox, self._around, self._report)
         try:
+            broken = await self._live_through(activation)
+            self._activation = None
+            # They were taken before whatever waits now.
+            self._mailbox.put_back(activation.take_postponed())
+            if broken is None:
+                self._step(Happening.RESTED)
+                await activation.let_go()
+                self._step(Happening.RELEASED)
+            else:
+                await self._mend(activation, broken)
+        finally:
+            self._activation = None
+            activation.drop()
+
+    async def _live_through(self, activation: Activation) -> StoreError | None:
+        """Load the activation and let it take turns until it rests; return what broke it, if something did."""
+        try:
             await activation.load()
             self._step(Happening.LOADED)
             self._activation = activation
             await self._live(activation)
         except BrokenError as broken:
-            await self._mend(activation, broken.cause)
+            return broken.cause
         except Exception:
             # A bug, or a container that failed where it must not. It must not take the neighbours down.
             log.exception("actor failed", sandbox=self.sandbox)
-            await self._mend(activation, StoreError("an internal error; the server's log says more"))
-        else:
-            self._step(Happening.RESTED)
-            self._activation = None
-            await activation.let_go()
-            self._mailbox.put_back(activation.postponed)
-            self._step(Happening.RELEASED)
+            return StoreError("an internal error; the server's log says more")
+        return None
 
     def _step(self, happening: Happening) -> None:
         self.phase = after(self.phase, happening)
@@ -232,32 +245,40 @@ class Actor:
                 message = self._mailbox.take()
                 self._room_lot.unpark()
                 await activation.turn(message)
-            if activation.cleared or (activation.may_rest() and not self._room_lot):
+            # One that was woken for a single place, and cancelled, must not leave the others waiting.
+            self._room_lot.unpark_all()
+            if activation.cleared or activation.may_rest():
                 return
             await activation.compact_if_grown()
+            if self._mailbox:
+                continue
             if self._closing:
-                await activation.wind_up()
+                await self._wind_up(activation)
                 return
             await self._park(activation)
+
+    async def _wind_up(self, activation: Activation) -> None:
+        """End what is under way, on the record; from outside no messages come any more."""
+        await activation.dismiss()
+        while self._mailbox:
+            await activation.turn(self._mailbox.take())
+        await activation.end_run()
 
     async def _park(self, activation: Activation) -> None:
         """Wait for a message, an alarm, or the time to rest."""
         now = trio.current_time()
-        rest_after_s = self._around.limits.rest_after_s
-        deadline = activation.quiet_since + rest_after_s
-        if deadline <= now:
-            # Something else than the time keeps it awake; look again when that may have changed.
-            deadline = now + rest_after_s
+        # If something else than the time keeps it awake: look again when that may have changed.
+        deadline = activation.rest_at if activation.rest_at > now else now + self._around.limits.rest_after_s
         due = next_alarm(activation.state)
         if due is not None:
             # Never early: `decide` judges by the wall clock, and a clock that lags is asked again.
-            deadline = min(deadline, now + max(due - self._around.clock(), 0.001))
-        if not self._mailbox:
-            await self._park_until(deadline)
+            deadline = min(deadline, now + max(due - self._around.clock(), CLOCK_POLL_S))
+        await self._park_until(deadline)
         if due is not None and due <= self._around.clock():
             await activation.turn(Call(FireAlarm(), Reply()))
 
     async def _park_until(self, deadline: float) -> None:
+        """Wait for a message, `close`, or the time, in seconds of trio's clock."""
         with trio.move_on_at(deadline):
             self._parked = trio.lowlevel.current_task()
             try:
@@ -274,37 +295,41 @@ class Actor:
         """Drop a broken activation; wait before the next one, or quarantine the sandbox."""
         log.error("actor broken", sandbox=self.sandbox, error=str(cause), code=cause.code)
         self._step(Happening.LOAD_FAILED if self.phase is Phase.LOADING else Happening.APPEND_FAILED)
-        self._activation = None
         await activation.abandon()
-        self._mailbox.put_back(activation.postponed)
+        for report in self._mailbox.withdraw(_is_report):
+            assert isinstance(report, Report)
+            await activation.disown(report)
+        now = trio.current_time()
         # A log that cannot be read will not get better by being read again.
         permanent = isinstance(cause, LogCorruptError | UnknownRecordError)
-        delay = None if permanent else self._breakages.note(trio.current_time())
+        delay = None if permanent else self._breakages.note(now)
         if delay is not None:
+            await self._sit_out(now + delay)
             self._step(Happening.RELEASED)
-            if self._mailbox and not self._closing:
-                await trio.sleep(delay)
             return
         self._step(Happening.BROKE_TOO_OFTEN)
         self._sentence = (lambda: _again(cause)) if permanent else self._quarantined
         self._refuse_all(self._sentence)
-        served = trio.current_time() + WINDOW_S
-        while not self._closing and trio.current_time() < served:
-            await self._park_until(served)
+        await self._sit_out(now + WINDOW_S)
         self._sentence = None
         self._breakages.forget()
         self._step(Happening.SERVED_TIME)
 
+    async def _sit_out(self, until: float) -> None:
+        """Wait, whatever arrives; only closing cuts it short."""
+        while not self._closing and trio.current_time() < until:
+            await self._park_until(until)
+
     def _refuse_all(self, error: Callable[[], Exception]) -> None:
         while self._mailbox:
             message = self._mailbox.take()
-            if isinstance(message, Asked | Cleared):
+            if isinstance(message, Asked):
                 message.reply.fail(error())
         self._room_lot.unpark_all()
 
 
-def _closed() -> ShuttingDownError:
-    return ShuttingDownError("the runtime is shutting down")
+def _is_report(message: Message) -> bool:
+    return isinstance(message, Report)
 
 
 def _again(cause: StoreError) -> StoreError:

@@ -3,7 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
 
+import structlog
 import trio
+
+log = structlog.get_logger("portico.children")
 
 Ts = TypeVarTuple("Ts")
 
@@ -39,6 +42,9 @@ class Children:
         try:
             with scope:
                 await task(*args)
+        except Exception:
+            # A safety net: the nursery is everybody's, and one sandbox must not take the others down.
+            log.exception("child failed", task=getattr(task, "__qualname__", repr(task)))
         finally:
             self._minded.pop(scope, None)
             self._unminded.discard(scope)
@@ -54,9 +60,9 @@ class Children:
         while self._minded:
             await self._waiters.park()
 
-    async def wait_only(self, task: object) -> None:
-        """Block until no child that runs `task` is left."""
-        while task in self._minded.values():
+    async def wait_only(self, *tasks: object) -> None:
+        """Block until no child that runs one of `tasks` is left."""
+        while any(task in tasks for task in self._minded.values()):
             await self._waiters.park()
 
     def __len__(self) -> int:

@@ -208,6 +208,7 @@ class Sandbox:
             RevocationIncompleteError: Some visits were told to end and have not.
             RetryableError: Nothing is known to have changed: call again.
         """
+        _check_seconds("drain", drain)
         return (await self._runtime.call(self.id, UnexposePort(port), drain=drain)).cut
 
     async def get_exposed_ports(self, hostname: str | None = None) -> list[ExposedPort]:
@@ -218,11 +219,11 @@ class Sandbox:
 
     async def is_port_exposed(self, port: int) -> bool:
         """Say whether a port has a preview URL; False for what is not a port at all."""
-        return not isinstance(port, bool) and port in (await self._state()).ports
+        return _is_number(port) and port in (await self._state()).ports
 
     async def validate_port_token(self, port: int, token: str | bytes) -> bool:
         """Say whether `token` is the port's, in constant time."""
-        if isinstance(port, bool):
+        if not _is_number(port):
             return False
         exposure = (await self._state()).ports.get(port)  # type: ignore[call-overload] # a Port equals its number
         return exposure is not None and exposure.token.matches(token)
@@ -255,7 +256,8 @@ class Sandbox:
 
     async def list_processes(self) -> list[Process]:
         """Return the processes of the current run, exited ones included; none while asleep. Wakes nothing."""
-        run = self._runtime.actor(self.id).live_run
+        await self._state()
+        run = self._runtime.live_run(self.id)
         return [] if run is None else [Process(process, run) for process in run.processes()]
 
     async def get_process(self, id: str) -> Process:  # noqa: A002 - the published name
@@ -322,8 +324,7 @@ class Sandbox:
         Raises:
             InvalidNameError: There is no gate, or the token is too weak.
         """
-        if not 0 <= grace < float("inf"):
-            raise ValueError("grace is a number of seconds, zero or more")
+        _check_seconds("grace", grace)
         secret = _preview_token(token)
         await self._runtime.call(self.id, RotatePreviewAuth(secret.digest(), grace))
         return secret
@@ -338,10 +339,16 @@ class Sandbox:
         """Forget ports and tokens, cut every visit, then remove the container. Return how many visits were cut.
 
         A sandbox that does not exist (any more) is left as it is.
+
+        Raises:
+            RevocationIncompleteError: It is gone, but some visits were told to end and have not.
+            ContainerError: It is destroyed, but its container could not be removed: call again.
+            RetryableError: Nothing is known to have changed: call again.
         """
-        if not self._runtime.exists(self.id):
+        try:
+            return (await self._runtime.call(self.id, DestroySandbox())).cut
+        except SandboxNotFoundError:
             return 0
-        return (await self._runtime.call(self.id, DestroySandbox())).cut
 
     async def state(self) -> SandboxState:
         """Return the durable state; SandboxNotFoundError if there is no such sandbox (any more)."""
@@ -359,6 +366,16 @@ class Sandbox:
         return ExposedPort(
             int(exposure.port), exposure.name, status, exposure.token.reveal(), self.id, domain, self._runtime
         )
+
+
+def _is_number(port: object) -> bool:
+    # True is 1 to a mapping, and 8080.0 is 8080; to people they are mistakes.
+    return isinstance(port, int) and not isinstance(port, bool)
+
+
+def _check_seconds(name: str, seconds: float) -> None:
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} is a number of seconds, zero or more")
 
 
 def _preview_token(token: str | None) -> PreviewToken:

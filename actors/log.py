@@ -249,8 +249,8 @@ class Log:
         return fd
 
     def _rewrite(self, data: bytes) -> None:
+        # There is none: whatever failed while one was there made the next recovery remove it.
         successor = _successor(self._path)
-        self._files.remove(successor)
         write_whole(self._files, successor, data)
         self._files.replace(successor, self._path)
         self._files.sync_folder(os.path.dirname(self._path))

@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Reply(Generic[T]):
     """An answer to come, for one waiting task.
 
-    A third of the cost of a `trio.Event` and a field: the answer travels with the reschedule.
+    A third of the cost of a `trio.Event` and a field: the answer travels with the reschedule, and what was
+    answered cannot be lost to a cancellation that comes later.
     """
 
     __slots__ = ("_outcome", "_task", "abandoned")
@@ -44,15 +45,15 @@ class Reply(Generic[T]):
         self._outcome = result
         if self._task is not None:
             task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, result)
 
     async def wait(self) -> T:
         """Block until the answer is there; return it, or raise it. Cancelling this abandons the message."""
-        if self._outcome is None:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abandon)
-        assert self._outcome is not None
-        return self._outcome.unwrap()
+        if self._outcome is not None:
+            return self._outcome.unwrap()
+        self._task = trio.lowlevel.current_task()
+        answer: T = await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        return answer
 
     def _abandon(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.abandoned = True
@@ -81,7 +82,7 @@ class Call:
     command: Command
     reply: Reply[Done]
     drain: float = 0.0
-    """Seconds that visits under way may go on before they are cut."""
+    """For an `UnexposePort`: seconds that visits under way may go on before they are cut."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +119,8 @@ class RunFailed:
     """A child reports: the container did not come up."""
 
     run_id: str
-    error: Exception
+    reason: str
+    """For people. Text rather than an exception: each of many callers gets one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,16 @@ class RunGone:
     reason: RunEnd
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Cleared:
     """A child reports: nothing is left of a destroyed sandbox but its log, or why something is."""
 
-    reply: Reply[Done]
     cut: int
-    error: Exception | None
+    """How many live visits the destruction ended."""
+    remaining: int
+    """How many of them had been told to end and had not."""
+    failure: str | None
+    """Why its container is still there, for people; None: it is gone."""
 
 
 Asked = Call | Admit | NeedRun | Look

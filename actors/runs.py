@@ -4,6 +4,7 @@ Everything slow happens in children that report back as messages; nothing here w
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import trio
@@ -16,6 +17,19 @@ from actors.sandbox.events import RunEnd
 from actors.sandbox.ids import SandboxId
 
 log = structlog.get_logger("portico.runs")
+
+
+class Attempt:
+    """A container being brought up: started anew, or an earlier run of it looked for."""
+
+    __slots__ = ("reattach", "run_id", "scope", "unwanted")
+
+    def __init__(self, run_id: str, *, reattach: bool) -> None:
+        self.run_id: Final = run_id
+        self.reattach: Final = reattach
+        self.scope: Final = trio.CancelScope()
+        self.unwanted = False
+        """True once the run is to be ended should it be found."""
 
 
 class RunKeeper:
@@ -48,22 +62,35 @@ class RunKeeper:
         self._watching: trio.CancelScope | None = None
         self.run: Run | None = None
         """The run that is up. Invariant: its id is the state's, whenever no turn is under way."""
-        self.coming_up: trio.CancelScope | None = None
-        """Set from `bring_up` until the actor has dealt with its report."""
+        self.coming_up: Attempt | None = None
+        """Set from `bring_up` until the actor has dealt with its report, and called `came_up`."""
 
     def bring_up(self, container: Container, run_id: str, *, reattach: bool) -> None:
         """Start the container as `run_id`, or find that run again; a report says what came of it."""
-        self.coming_up = trio.CancelScope()
-        self._children.start(self._bring_up, container, run_id, reattach, self.coming_up)
+        assert self.coming_up is None
+        self.coming_up = Attempt(run_id, reattach=reattach)
+        self._children.start(self._bring_up, container, self.coming_up)
+
+    def came_up(self) -> None:
+        """Note that the report has arrived; bringing up may begin again."""
+        self.coming_up = None
 
     def call_off(self) -> None:
-        """Stop bringing up; the report will be that it failed."""
+        """Let nothing come of bringing up, as the run must not be; the report will be that it failed."""
         if self.coming_up is not None:
-            self.coming_up.cancel()
+            self.coming_up.unwanted = True
+            # An earlier run must be found before it can be ended.
+            if not self.coming_up.reattach:
+                self.coming_up.scope.cancel()
 
-    async def wait_called_off(self) -> None:
-        """Block until no container is being brought up any more."""
-        await self._children.wait_only(self._bring_up)
+    def give_up(self) -> None:
+        """Stop bringing up, as nobody will be there to use it; an earlier run may go on by itself."""
+        if self.coming_up is not None:
+            self.coming_up.scope.cancel()
+
+    async def wait_quiet(self) -> None:
+        """Block until nothing is being brought up or ended any more."""
+        await self._children.wait_only(self._bring_up, stop)
 
     def welcome(self, run: Run) -> None:
         """Keep a run that is ready, and watch over it."""
@@ -77,8 +104,8 @@ class RunKeeper:
             self.call_off()
         if self.run is None or self.run.run_id == current:
             return None
-        run, self.run = self.run, None
-        self._unwatch()
+        run = self.run
+        self.let_go()
         return run
 
     def stop_soon(self, run: Run) -> None:
@@ -86,8 +113,10 @@ class RunKeeper:
         self._children.start(stop, run)
 
     def let_go(self) -> None:
-        """Forget the run without ending it: it is to be found again, or has been ended already."""
-        self._unwatch()
+        """Forget the run without ending it: it is to be found again, or somebody else ends it."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         self.run = None
 
     @property
@@ -95,36 +124,45 @@ class RunKeeper:
         """Whether the run would be lost if it were let go."""
         return self.run is not None and not self.run.detachable
 
-    def _unwatch(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    async def _bring_up(self, container: Container, run_id: str, reattach: bool, scope: trio.CancelScope) -> None:
-        report: Report = RunFailed(run_id, ContainerStartError("it was stopped while it came up"))
+    async def _bring_up(self, container: Container, attempt: Attempt) -> None:
+        """Child: report a run, or why there is none. Waits for what is left of the run before to end first."""
+        run_id = attempt.run_id
+        report: Report = RunFailed(run_id, "it was stopped while it came up")
         try:
-            with scope, trio.fail_after(self._start_timeout_s):
-                if reattach:
+            with attempt.scope, trio.fail_after(self._start_timeout_s):
+                await self._children.wait_only(stop)
+                if attempt.reattach:
                     run = await container.reattach(run_id, self._nursery)
                     report = RunGone(run_id, RunEnd.LOST) if run is None else RunReady(run)
                 else:
                     report = RunReady(await container.start(run_id, self._nursery))
         except trio.TooSlowError:
-            report = RunFailed(run_id, ContainerStartError("the container was not up in time"))
-        except Exception as error:  # noqa: BLE001 - other people's code: whatever it was, the run did not come up
+            report = RunFailed(run_id, f"the container was not up within {self._start_timeout_s:g} seconds")
+        except ContainerStartError as error:
             log.warning("container did not start", sandbox=self._sandbox, error=str(error))
-            report = RunFailed(run_id, error)
-        if scope.cancel_called and isinstance(report, RunReady):
-            # It came up and was called off in the same moment.
-            await stop(report.run)
-            report = RunFailed(run_id, ContainerStartError("it was stopped while it came up"))
+            report = RunFailed(run_id, str(error))
+        except Exception as error:
+            # Other people's code: whatever it was, the run did not come up, and the callers hear of it.
+            log.exception("container did not start", sandbox=self._sandbox)
+            report = RunFailed(run_id, f"the container did not start ({type(error).__name__})")
+        if isinstance(report, RunReady):
+            # It may have come up in the moment in which it was called off or given up.
+            given_up = attempt.scope.cancel_called and not report.run.detachable
+            if attempt.unwanted or given_up:
+                await stop(report.run)
+                report = RunFailed(run_id, "it was stopped while it came up")
         self._report(report)
 
     async def _watch(self, run: Run, scope: trio.CancelScope) -> None:
-        """Report when the run ends by itself."""
+        """Child: report when the run ends by itself."""
         with scope:
-            reason = await run.wait_stopped()
-            log.info("run ended", sandbox=self._sandbox, run=run.run_id, reason=reason)
+            try:
+                reason = await run.wait_stopped()
+            except Exception:
+                # Other people's code. A run that cannot be watched must not be taken for one that is up.
+                log.exception("run cannot be watched", sandbox=self._sandbox, run=run.run_id)
+            else:
+                log.info("run ended", sandbox=self._sandbox, run=run.run_id, reason=reason)
             self._report(RunGone(run.run_id, RunEnd.EXITED))
 
 

@@ -17,7 +17,7 @@ import trio
 
 from actors.actor import Actor
 from actors.containers import address_containers, process_containers
-from actors.containers.base import ContainerFactory
+from actors.containers.base import ContainerFactory, Run
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
 from actors.messages import ActorGoneError, Done
@@ -150,9 +150,6 @@ class Runtime:
             ContainerStartError: The container did not come up: answer 503.
             StoreError: The sandbox's log cannot be read.
         """
-        judged = self.admit_nowait(sandbox, request)
-        if judged is not None:
-            return judged
         if not self.exists(sandbox):
             return RefusedBecause.SANDBOX_NOT_FOUND if request.token is None else RefusedBecause.INVALID_TOKEN
         return await self._actor(sandbox).admit(request)
@@ -178,6 +175,11 @@ class Runtime:
         if not self.exists(sandbox):
             raise SandboxNotFoundError(f"there is no sandbox {sandbox}")
         return self._actor(sandbox)
+
+    def live_run(self, sandbox: SandboxId) -> Run | None:
+        """Return the run that is up in this process, if one is; for those who only look."""
+        actor = self._actors.get(sandbox)
+        return None if actor is None else actor.live_run
 
     def statistics(self) -> RuntimeStatistics:
         """Return a moment's view."""
@@ -227,7 +229,7 @@ async def open_runtime(
     can be done without waiting: processes are killed, and every log is as it was last acknowledged.
 
     Args:
-        store: Entered here, unless it is open already.
+        store: Entered here, and closed at the end.
         containers: Kinds by name; None: ``process`` and ``address``.
         rules: Which ports are reserved.
         limits: What one sandbox may take up.

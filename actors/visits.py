@@ -5,14 +5,20 @@ whoever moves the bytes to stop, and the actor can then wait until they have. Th
 acknowledged only after the last stream that leaned on it is closed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+import structlog
 import trio
+from msgspec.structs import replace
 
 from actors.containers.base import Run
 from actors.sandbox.admission import CutBecause, Grant, still_holds
+from actors.sandbox.decide import REVOCATIONS, Command, UnexposePort
 from actors.sandbox.state import SandboxState
+
+log = structlog.get_logger("portico.visits")
 
 CutCallback = Callable[[CutBecause], None]
 
@@ -63,7 +69,12 @@ class Visit:
             return
         self.cut_because = reason
         if self._on_cut is not None:
-            self._on_cut(reason)
+            try:
+                self._on_cut(reason)
+            except Exception:
+                # A bug of one holder's. The cords behind it must be pulled all the same; that this visit does
+                # not end is told to whoever waits for its end.
+                log.exception("a visit did not take its cut", reason=reason)
 
     async def wait_ended(self) -> None:
         """Block until the holder has called `end`."""
@@ -79,36 +90,90 @@ class Visit:
         return self._book is not None
 
 
+Ending = tuple[Visit, CutBecause]
+"""A visit that has to end, and why."""
+
+
 class VisitBook:
     """The visits of one actor that are under way."""
 
-    __slots__ = ("_visits", "last_end")
+    __slots__ = ("_drains", "_visits", "last_end")
 
     def __init__(self) -> None:
-        self._visits: set[Visit] = set()
+        # {visit: what it is judged by}: its own grant, or less of it once it lingers.
+        self._visits: dict[Visit, Grant] = {}
+        self._drains: set[trio.CancelScope] = set()
         self.last_end = -float("inf")
         """When the last visit ended, on trio's clock."""
 
     def open(self, grant: Grant, run: Run) -> Visit:
         """Enter a new visit."""
         visit = Visit(self, grant, run)
-        self._visits.add(visit)
+        self._visits[visit] = grant
         return visit
 
     def strike(self, visit: Visit) -> None:
         """Remove a visit that has ended; `Visit.end` calls this."""
-        self._visits.discard(visit)
+        del self._visits[visit]
         if not self._visits:
             self.last_end = trio.current_time()
 
-    def groundless(self, state: SandboxState | None, now: float) -> list[tuple[Visit, CutBecause]]:
+    def groundless(self, state: SandboxState | None, now: float) -> list[Ending]:
         """Return the visits whose grant no longer stands in `state`, with the reason."""
         found = []
-        for visit in self._visits:
-            reason = still_holds(state, visit.grant, now)
+        for visit, grant in self._visits.items():
+            reason = still_holds(state, grant, now)
             if reason is not None:
                 found.append((visit, reason))
         return found
+
+    def losing(self, command: Command, state: SandboxState | None, now: float) -> list[Ending]:
+        """Return the visits whose end the sender of `command`, which has led to `state`, waits for.
+
+        Those that have lost their ground only now; and for whoever takes something back also those that had lost
+        it before and are still under way: a revocation that finds its work done already waits for its end.
+        """
+        groundless = self.groundless(state, now)
+        if isinstance(command, UnexposePort):
+            lingering = [
+                (visit, CutBecause.UNEXPOSED)
+                for visit, grant in self._visits.items()
+                if visit.grant.port == command.port and grant is not visit.grant
+            ]
+            return lingering + [
+                (visit, reason)
+                for visit, reason in groundless
+                if visit.cut_because is None or visit.grant.port == command.port
+            ]
+        if isinstance(command, REVOCATIONS):
+            return groundless
+        return [(visit, reason) for visit, reason in groundless if visit.cut_because is None]
+
+    def let_linger(self, losing: Iterable[Ending]) -> None:
+        """Let visits go on for a while whose port was taken back; the others are cut.
+
+        What else a lingering visit leans on must still stand: its run, its sandbox, its bearer token.
+        """
+        for visit, reason in losing:
+            if reason is CutBecause.UNEXPOSED:
+                self._visits[visit] = replace(visit.grant, exposure_generation=None)
+            else:
+                visit.pull(reason)
+
+    async def drain(self, lingering: Sequence[Ending], drain_s: float) -> None:
+        """Let visits go on for `drain_s` seconds, or until `pull_all`; then cut them."""
+        with trio.move_on_after(drain_s) as scope:
+            self._drains.add(scope)
+            await wait_all_ended((visit for visit, _ in lingering), math.inf)
+        self._drains.discard(scope)
+        pull(lingering)
+
+    def pull_all(self, reason: CutBecause) -> None:
+        """Tell all of them to stop; no drain lasts any longer."""
+        for scope in self._drains:
+            scope.cancel()
+        for visit in self:
+            visit.pull(reason)
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(tuple(self._visits))
@@ -118,9 +183,22 @@ class VisitBook:
 
 
 async def wait_all_ended(visits: Iterable[Visit], timeout_s: float) -> int:
-    """Wait until all have ended, at most `timeout_s`; return how many have not."""
+    """Wait until all have ended, at most `timeout_s` seconds; return how many have not."""
     visits = tuple(visits)
     with trio.move_on_after(timeout_s):
         for visit in visits:
             await visit.wait_ended()
     return sum(visit.under_way for visit in visits)
+
+
+async def wait_cut(ended: Sequence[Ending], timeout_s: float) -> tuple[int, int]:
+    """Wait for the end of visits, at most `timeout_s`; return how many had to be told, and how many have not ended."""
+    visits = [visit for visit, _ in ended]
+    remaining = await wait_all_ended(visits, timeout_s)
+    return sum(visit.cut_because is not None for visit in visits), remaining
+
+
+def pull(ended: Iterable[Ending]) -> None:
+    """Tell visits to stop."""
+    for visit, reason in ended:
+        visit.pull(reason)

@@ -14,7 +14,16 @@
 What is exported here is the public interface.
 """
 
+from proxy.asgi import PreviewURLs as PreviewURLs
+from proxy.embedding import Gateway as Gateway
+from proxy.embedding import open_gateway as open_gateway
+from proxy.embedding import proxy_to_sandbox as proxy_to_sandbox
+from proxy.messages import Request as Request
+from proxy.messages import Response as Response
+from proxy.messages import ResponseCutError as ResponseCutError
 from proxy.options import Options as Options
 from proxy.router import Router as Router
 from proxy.router import open_router as open_router
 from proxy.server import Server as Server
+from proxy.websockets import forward_upgrade as forward_upgrade
+from proxy.websockets import ws_connect as ws_connect

@@ -14,23 +14,20 @@ not offered, as they are between it and whoever speaks frames with it, which is 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
 import trio
-from wsproto import ConnectionType
-from wsproto.connection import Connection, ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token, generate_nonce
+from wsproto.utilities import generate_accept_token, generate_nonce
 
 from actors import Runtime
+from proxy.bridge import Bridge
 from proxy.core.pages import Code, refusal
-from proxy.core.websocket import GOING_AWAY
 from proxy.embedding import Gateway, open_gateway, proxy_to_sandbox
 from proxy.messages import Request, Response, ResponseCutError, own_response
 from proxy.options import DEFAULT_OPTIONS, Options
-from proxy.transport import RECEIVE_BYTES
 
 log = structlog.get_logger("portico.asgi")
 
@@ -39,19 +36,6 @@ Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-
-MESSAGE_BYTES_MAX: Final = 16 * 2**20
-"""Of one WebSocket message from a service, which ASGI makes us hold whole. Hypercorn's own limit for the other
-direction is the same."""
-MESSAGE_TOO_BIG: Final = 1009
-"""RFC 6455 section 7.4.1."""
-PROTOCOL_ERROR: Final = 1002
-
-CLOSE_S: Final = 5.0
-"""For a service to answer a close frame, once its client has gone."""
-
-# Codes that stand for the lack of one (RFC 6455 section 7.4.1): they cannot be sent.
-_CODES_NEVER_SENT: Final = frozenset((1004, 1005, 1006, 1015))
 
 # Of the client's handshake with its own server. Ours with the service is another.
 _HANDSHAKE_FIELDS: Final = frozenset(
@@ -121,48 +105,49 @@ class PreviewURLs:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         lifespan = _Lifespan(receive, send)
         failure: Exception | None = None
-        options = self._options
         async with open_gateway(
-            self._runtime, self._domains, options, listener_port=self._listener_port
+            self._runtime, self._domains, self._options, listener_port=self._listener_port
         ) as self._gateway:
             try:
                 await self._app(scope, lifespan.receive, lifespan.send)
             except Exception as error:  # noqa: BLE001  # an app that knows no lifespan raises whatever it likes
-                failure = error
-            if not lifespan.answered:
-                # ASGI, "Lifespan Protocol": then the server is to go on without. We are the server that it sees.
-                failure = None
-                await lifespan.live_alone()
+                # ASGI, "Lifespan Protocol": if it has not taken part, the server is to go on without.
+                failure = error if lifespan.sent else None
+            # The app may be through with its lifespan; the previews are not until the server says so.
+            await lifespan.live_on()
         self._gateway = None
         if failure is not None:
             raise failure
 
 
 class _Lifespan:
-    """What passed between server and app."""
+    """The lifespan's events between server and app, and what is missing of them when the app is through."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._asked = False
-        self.answered = False
-        """The app has taken part."""
+        self._received: set[str] = set()
+        self.sent: set[str] = set()
+        """What the app has said."""
 
     async def receive(self) -> Mapping[str, Any]:
         event: Mapping[str, Any] = await self._receive()
-        self._asked = True
+        self._received.add(event["type"])
         return event
 
     async def send(self, event: Mapping[str, Any]) -> None:
-        self.answered = True
+        self.sent.add(event["type"])
         await self._send(event)
 
-    async def live_alone(self) -> None:
-        if not self._asked:
-            await self._receive()
-        await self._send({"type": "lifespan.startup.complete"})
-        await self._receive()
-        await self._send({"type": "lifespan.shutdown.complete"})
+    async def live_on(self) -> None:
+        """Take part in the app's place until the shutdown."""
+        for phase in ("lifespan.startup", "lifespan.shutdown"):
+            if phase not in self._received:
+                await self.receive()
+            if f"{phase}.failed" in self.sent:
+                return
+            if f"{phase}.complete" not in self.sent:
+                await self.send({"type": f"{phase}.complete"})
 
 
 def _request(scope: Mapping[str, Any], body: AsyncIterator[bytes] | None = None) -> Request:
@@ -191,10 +176,6 @@ async def _send_pieces(send: Send, kind: str, response: Response) -> None:
     await send({"type": f"{kind}.body", "body": b"", "more_body": False})
 
 
-class _ClientGoneError(Exception):
-    """The client left before the end of its request."""
-
-
 class _Exchange:
     """One HTTP request; and, as an iterator, its body."""
 
@@ -218,7 +199,7 @@ class _Exchange:
             except ResponseCutError:
                 # Returning without the last event is how an ASGI app says that its response is cut off.
                 log.info("response cut off")
-            except (_ClientGoneError, OSError):
+            except OSError:
                 # Expected: nobody is left to answer. ASGI lets `send` raise OSError then.
                 pass
             except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
@@ -262,7 +243,7 @@ class _Exchange:
 
 
 class _WebSocket:
-    """One WebSocket: frames towards the service, messages towards the server."""
+    """The handshake of one WebSocket; `proxy.bridge` does the rest."""
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send, gateway: Gateway) -> None:
         self._scope = scope
@@ -270,9 +251,64 @@ class _WebSocket:
         self._send = send
         self._gateway = gateway
         self._nonce = generate_nonce()
-        self._accepted = False
-        self._frames = Connection(ConnectionType.CLIENT)
-        self._sending = trio.Lock()
-        # Pieces of the message under way, and their size.
-        self._pieces: list[str] | list[bytes] = []
-        self._size = 0
+
+    async def run(self) -> None:
+        await self._receive()  # websocket.connect, always the first
+        bridge = Bridge(self._receive, self._send)
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            # From the first moment on: the client may leave while its sandbox is waking up.
+            nursery.start_soon(bridge.read_client, nursery.cancel_scope)
+            try:
+                async with proxy_to_sandbox(self._handshake(), self._gateway) as response:
+                    assert response is not None
+                    await self._answer(response, bridge)
+            except ResponseCutError:
+                log.info("handshake cut off")
+            except OSError:
+                # Expected: the client has gone. ASGI lets `send` raise OSError then.
+                pass
+            except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def _handshake(self) -> Request:
+        request = _request(self._scope)
+        headers = [field for field in request.headers if field[0].lower() not in _HANDSHAKE_FIELDS]
+        headers += [
+            (b"Connection", b"Upgrade"),
+            (b"Upgrade", b"websocket"),
+            (b"Sec-WebSocket-Key", self._nonce),
+            (b"Sec-WebSocket-Version", b"13"),
+        ]
+        offered = self._scope.get("subprotocols") or ()
+        if offered:
+            headers.append((b"Sec-WebSocket-Protocol", ", ".join(offered).encode("latin-1")))
+        return replace(request, method=b"GET", headers=headers, accepts_upgrade=True)
+
+    async def _answer(self, response: Response, bridge: Bridge) -> None:
+        if response.stream is None:
+            await self._refuse(response)
+            return
+        said = dict(response.headers)
+        chosen = said.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
+        if (
+            said.get(b"sec-websocket-accept") != generate_accept_token(self._nonce)
+            or (chosen is not None and chosen not in (self._scope.get("subprotocols") or ()))
+            # None was offered (RFC 6455 section 4.1).
+            or b"sec-websocket-extensions" in said
+        ):
+            await self._refuse(own_response(refusal(Code.BAD_RESPONSE), _request(self._scope)))
+            return
+        kept = [field for field in response.headers if field[0] not in _HANDSHAKE_FIELDS]
+        await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": kept})
+        await bridge.pass_messages(response.stream)
+
+    async def _refuse(self, response: Response) -> None:
+        if "websocket.http.response" in (self._scope.get("extensions") or ()):
+            await _send_pieces(self._send, "websocket.http.response", response)
+        else:
+            # All that ASGI has without that extension: the server makes a 403 of it.
+            await self._send({"type": "websocket.close"})

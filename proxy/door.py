@@ -5,7 +5,7 @@ dialling comes after. Stateless: what it knows comes from the head and from some
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -19,6 +19,7 @@ from actors import (
     RefusedBecause,
     RetryableError,
     Runtime,
+    SandboxId,
     StoreError,
     Visit,
     VisitRequest,
@@ -72,6 +73,15 @@ class Admitted:
     """The field whose credential opened the gate; the service must not see it."""
 
 
+@dataclass(frozen=True, slots=True)
+class MustWait:
+    """Nobody can say at once: the sandbox has to be loaded, or to wake. Hand it to `Door.admit`."""
+
+    sandbox: SandboxId
+    request: VisitRequest = field(repr=False)
+    credential: Credential | None
+
+
 class Door:
     """Judges request heads against the sandboxes of one runtime."""
 
@@ -105,11 +115,8 @@ class Door:
             case NotOurs():
                 return Elsewhere(public, None)
 
-    async def admit(self, preview: Preview, head: RequestHead) -> Admitted | Answer:
-        """Ask the sandbox to let the request in; wait for it to wake if that is what it takes.
-
-        Cancelling this admits nothing.
-        """
+    def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait:
+        """Ask the sandbox to let the request in, if it can say so at once."""
         host = preview.host
         try:
             bearer = bearer_credential(head.fields)
@@ -121,44 +128,61 @@ class Door:
             bearer.token if bearer is not None else None,
             is_preflight(head),
         )
+        credential = bearer.credential if bearer is not None else None
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
-            if judged is None:
-                with trio.move_on_after(self._wake_timeout_s):
-                    judged = await self._runtime.admit(host.sandbox, request)
         except PorticoError as error:
-            return _answer_to(error, host)
+            return _answer_to(error, host.sandbox)
+        if judged is None:
+            return MustWait(host.sandbox, request, credential)
+        return _verdict(judged, host.sandbox, credential)
+
+    async def admit(self, waiting: MustWait) -> Admitted | Answer:
+        """Ask the sandbox to let the request in; wait for it to wake if that is what it takes.
+
+        Cancelling this admits nothing.
+        """
+        judged: Visit | RefusedBecause | None = None
+        try:
+            with trio.move_on_after(self._wake_timeout_s):
+                judged = await self._runtime.admit(waiting.sandbox, waiting.request)
+        except PorticoError as error:
+            return _answer_to(error, waiting.sandbox)
         if judged is None:
             return refusal(Code.WAKING)
-        if isinstance(judged, RefusedBecause):
-            return refusal(Code(judged.value), sandbox=host.sandbox)
-        gated = judged.grant.auth_generation is not None and not request.preflight
-        return Admitted(judged, bearer.credential if gated and bearer is not None else None)
+        return _verdict(judged, waiting.sandbox, waiting.credential)
 
 
-def answer_to_cut(reason: CutBecause, preview: Preview) -> Answer:
+def answer_to_cut(visit: Visit, preview: Preview) -> Answer:
     """Return what a request gets whose visit was cut before it had an answer: what it would get now."""
     host = preview.host
-    match reason:
+    match visit.cut_because:
         case CutBecause.UNEXPOSED | CutBecause.DESTROYED:
             code = Code.INVALID_TOKEN if isinstance(host, TokenHost) else Code.SANDBOX_NOT_FOUND
         case CutBecause.ROTATED:
-            code = Code.AUTH_INVALID
+            code = Code.AUTH_REQUIRED if visit.grant.auth_generation is None else Code.AUTH_INVALID
         case CutBecause.STOPPED:
             code = Code.SANDBOX_STOPPED
-        case CutBecause.RUN_ENDED:
+        case _:
             code = Code.UPSTREAM_CLOSED
     return refusal(code, sandbox=host.sandbox)
 
 
-def _answer_to(error: PorticoError, host: PreviewHost) -> Answer:
+def _verdict(judged: Visit | RefusedBecause, sandbox: SandboxId, credential: Credential | None) -> Admitted | Answer:
+    if isinstance(judged, RefusedBecause):
+        return refusal(Code(judged.value), sandbox=sandbox)
+    # A preflight enters without being asked for its token; one that was sent all the same is still the gate's.
+    return Admitted(judged, credential if judged.grant.auth_generation is not None else None)
+
+
+def _answer_to(error: PorticoError, sandbox: SandboxId) -> Answer:
     """Return what the client is told; only an operator is told more."""
     if isinstance(error, RetryableError):
-        return refusal(Code(error.code), sandbox=host.sandbox)
+        return refusal(Code(error.code), sandbox=sandbox)
     if isinstance(error, ContainerError):
-        log.warning("container did not start", sandbox=host.sandbox, error=str(error))
-        return refusal(Code.CONTAINER_START, sandbox=host.sandbox)
+        log.warning("container did not start", sandbox=sandbox, error=str(error))
+        return refusal(Code.CONTAINER_START, sandbox=sandbox)
     if isinstance(error, StoreError):
-        log.error("sandbox cannot be loaded", sandbox=host.sandbox, error=str(error), code=error.code)
-        return refusal(Code.QUARANTINED, sandbox=host.sandbox)
+        log.error("sandbox cannot be loaded", sandbox=sandbox, error=str(error), code=error.code)
+        return refusal(Code.QUARANTINED, sandbox=sandbox)
     raise error

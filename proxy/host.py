@@ -1,9 +1,15 @@
-"""A server as a process of its own: settings in, signals heeded, nothing lost at the end."""
+"""A server as a process of its own: settings in, signals heeded, nothing lost at the end.
+
+::
+
+    async with open_host(settings) as host:
+        await serve(host)
+"""
 
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -16,54 +22,72 @@ from proxy.server import Server
 log = structlog.get_logger("portico.host")
 
 
+class ListenError(Exception):
+    """The address cannot be listened on; the text says what to do about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What runs in this process."""
 
     runtime: Runtime
-    server: Server
+    settings: Settings
     cut: Callable[[], None]
     """End everything now: requests are cut, processes killed; what was acknowledged stays so."""
 
 
 @asynccontextmanager
 async def open_host(settings: Settings) -> AsyncIterator[Host]:
-    """Run the runtime and the server that `settings` describe.
+    """Own the data folder and run its sandboxes; nothing listens yet.
 
-    Leaving the block drains the server, ends all runs on the record and lets go of the data folder.
+    Leaving the block ends all runs on the record and lets go of the folder. After `Host.cut` it does so without
+    waiting for anybody, and the block ends without an error.
 
     Raises:
         StoreLockedError: Another process owns the data folder.
-        InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
-        OSError: The address cannot be listened on.
+        StoreError: The folder cannot be used.
     """
     allow_descriptors(2 * settings.connections_max)
     store = FileStore(settings.data_folder)
-    listen = str(settings.listen)
     with trio.CancelScope() as everything:
-        async with (
-            open_runtime(store, rules=settings.rules(), limits=settings.limits()) as runtime,
-            Server(runtime, domains=settings.domains, listen=listen, options=settings.options()) as server,
-        ):
-            yield Host(runtime, server, everything.cancel)
+        async with open_runtime(store, rules=settings.rules(), limits=settings.limits()) as runtime:
+            yield Host(runtime, settings, everything.cancel)
 
 
-async def wait_told_to_stop(host: Host) -> None:
-    """Block until SIGINT or SIGTERM, then close the server in order; a second signal cuts what is under way.
+async def serve(host: Host, on_listening: Callable[[], None] = lambda: None) -> None:
+    """Listen, and serve previews until SIGINT or SIGTERM; then let requests under way end, and return.
 
-    Returns once it is closed.
+    A second signal cuts everything. URLs can be built from when `on_listening` is called.
+
+    Raises:
+        ListenError: The address cannot be listened on.
+        InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
     """
+    settings = host.settings
+    server = Server(
+        host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options()
+    )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        await anext(signals)
-        log.info("closing: requests under way may end", connections=host.server.connections)
-        host.server.close()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cut_on_second, signals, host)
-            await host.server.wait_closed()
-            nursery.cancel_scope.cancel()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(server)
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise ListenError(
+                    f"cannot listen on {settings.listen}: {reason}; name another address, "
+                    "such as --listen 127.0.0.1:0 for whatever port is free"
+                ) from error
+            on_listening()
+            await anext(signals)
+            log.info("closing: requests under way may end", connections=server.connections)
+            server.close()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cut_on_next, signals, host)
+                await server.wait_closed()
+                nursery.cancel_scope.cancel()
 
 
-async def _cut_on_second(signals: AsyncIterator[int], host: Host) -> None:
+async def _cut_on_next(signals: AsyncIterator[int], host: Host) -> None:
     await anext(signals)
     log.warning("closing at once")
     host.cut()

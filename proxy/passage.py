@@ -19,15 +19,15 @@ from proxy.core.exchange import (
     ResponseContent,
     ResponseEnded,
     ResponseStarted,
-    SwitchedProtocols,
     UpstreamClosedError,
 )
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import BadRequestError, BadResponseError, RequestHead, ResponseHead
 from proxy.core.pages import Answer, Code, refusal
 from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, Signal
-from proxy.core.websocket import FrameTracker, close_frame, is_websocket_upgrade
+from proxy.core.websocket import GOING_AWAY, is_websocket_upgrade
 from proxy.options import Options
+from proxy.relay import Relay
 from proxy.transport import RECEIVE_BYTES
 from proxy.upstream import Pool, Upstream, connect
 
@@ -35,14 +35,13 @@ PIPELINED_BYTES_MAX: Final = 64 * 1024
 """What is read ahead from a client while its request is being answered; then its own sending is held up."""
 
 HALF_CLOSED_GRACE_S: Final = 5.0
-"""How long a client that has ended its sending, but not its request, is still taken to wait for the answer.
+"""How long a client that has ended its sending, and is not being sent anything, is still taken to wait.
 ``nc`` and its like do that; a browser tab that was closed looks just the same."""
 
-CLOSE_CODES: Final = {
-    # RFC 6455 section 7.4.1; 1012 is in its registry as "service restart".
-    CutBecause.RUN_ENDED: 1012,
-}
-GOING_AWAY: Final = 1001
+RESTARTED: Final = 1012
+"""In the registry of RFC 6455 section 7.4.1: the service goes away and will be back."""
+
+_NEVER: Final = float("inf")
 
 
 class Ended(Enum):
@@ -69,15 +68,18 @@ class Passage:
         "_forwarding",
         "_head",
         "_http",
+        "_leftover",
         "_options",
+        "_pieces",
         "_pool",
+        "_relay",
         "_scope",
+        "_sending_down",
+        "_sending_up",
         "_started",
-        "_tracker",
+        "_stopped",
         "_upstream",
         "_visit",
-        "bytes_sent",
-        "status",
     )
 
     def __init__(
@@ -115,12 +117,16 @@ class Passage:
         self._upstream: Upstream | None = None
         self._scope = trio.CancelScope()
         self._client_gone = False
-        self._tracker: FrameTracker | None = None
+        self._stopped = False
+        self._relay: Relay | None = None
+        self._leftover = b""
+        """What the service sent behind its 101."""
         self._bad_request: BadRequestError | None = None
-        self.status = 0
-        """Of the final answer; 0 while there is none."""
-        self.bytes_sent = 0
-        """Content bytes of the response, or raw bytes after an upgrade, handed to the client."""
+        self._pieces = 0
+        """How often the client has been sent something."""
+        self._sending_down = False
+        self._sending_up = False
+        """A send is under way; one that was cancelled is so for ever, as nobody knows how much of it arrived."""
 
     def _new_exchange(self) -> Exchange:
         started = self._started
@@ -141,18 +147,24 @@ class Passage:
             trio.BrokenResourceError: The client is gone.
             BadRequestError: The client broke the protocol before the answer had begun.
         """
+        if self._visit.cut_because is not None:
+            # In the moment between admission and this. A scope that is cancelled stops nothing before it has to wait.
+            return Ended.CUT
         self._visit.on_cut(self._on_cut)
         answer: Answer | None = None
         try:
             with self._scope:
                 answer = await self._pass()
+        except (UpstreamClosedError, BadResponseError) as error:
+            if self._http.response_started:
+                return Ended.ABORTED
+            return refusal(Code(error.code), port=self._visit.grant.port)
+        else:
             if answer is not None:
                 return answer
             if self._scope.cancelled_caught:
                 return await self._interrupted()
             return Ended.UPGRADED if self._exchange.switched else Ended.COMPLETE
-        except (UpstreamClosedError, BadResponseError) as error:
-            return self._failed(Code(error.code))
         finally:
             await self._let_go_of_upstream()
 
@@ -161,35 +173,39 @@ class Passage:
 
         Reads from the client: nobody else may until this has returned or been cancelled.
         """
-        http = self._http
-        while http.buffered < PIPELINED_BYTES_MAX:
-            try:
-                data = await self._client.receive_some(RECEIVE_BYTES)
-            except trio.BrokenResourceError:
-                self.cancel()
+        try:
+            if not await read_ahead(self._client, self._http):
                 return
-            if not data:
-                http.receive_eof()
-                await trio.sleep(HALF_CLOSED_GRACE_S)
-                self.cancel()
-                return
-            http.receive(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.leave()
+            return
+        pieces = -1
+        while pieces != self._pieces or self._sending_down:
+            pieces = self._pieces
+            await trio.sleep(HALF_CLOSED_GRACE_S)
+        self.leave()
 
     @property
     def reads_client(self) -> bool:
         """Whether the passage itself reads from the client, so that nobody else need watch it."""
         return self._started.framing.has_body or self._started.upgrade is not None
 
-    def cancel(self) -> None:
-        """Stop: the client is gone, or the server is closing for good."""
+    def leave(self) -> None:
+        """Stop, as the client is gone."""
         self._client_gone = True
+        self._scope.cancel()
+
+    def stop(self) -> None:
+        """Stop, as the server is closing; the client is told if it can still be."""
+        self._stopped = True
         self._scope.cancel()
 
     def _on_cut(self, _reason: CutBecause) -> None:
         self._scope.cancel()
 
     async def _pass(self) -> Answer | None:
-        upstream = await self._pool.take(self._visit.grant.run_id, int(self._visit.grant.port))
+        grant = self._visit.grant
+        upstream = await self._pool.take(grant.run_id, grant.port)
         if upstream is not None:
             self._upstream = upstream
             try:
@@ -199,34 +215,37 @@ class Passage:
                     raise
                 # The service closed the kept connection as we reached for it. What was sent on it was idempotent,
                 # had no content, and had no byte of an answer: a fresh connection, once.
-                self._upstream = None
-                await upstream.aclose()
+                await self._let_go_of_upstream()
                 self._exchange = self._new_exchange()
+                self._sending_up = False
             else:
                 return None
-        port = int(self._visit.grant.port)
         try:
             self._upstream = await connect(self._visit, self._options.connect_timeout_s)
         except NotListeningError as error:
-            return refusal(Code.NOT_LISTENING, port=port, detail=str(error))
+            return refusal(Code.NOT_LISTENING, port=grant.port, detail=str(error))
         except trio.TooSlowError:
             text = f"the service did not accept a connection within {self._options.connect_timeout_s:g} s"
-            return refusal(Code.UPSTREAM_TIMEOUT, port=port, detail=text)
+            return refusal(Code.UPSTREAM_TIMEOUT, port=grant.port, detail=text)
         await self._exchange_bytes(self._upstream)
         return None
 
     async def _exchange_bytes(self, upstream: Upstream) -> None:
+        exchange = self._exchange
+        self._expect_answer()
         try:
-            await upstream.stream.send_all(self._exchange.start())
+            await upstream.stream.send_all(exchange.start())
         except trio.BrokenResourceError as error:
             raise self._closed("The service closed the connection.") from error
-        if self._exchange.request_ended and self._started.upgrade is None:
-            # Most requests: nothing is left to send, so one direction is all there is.
-            self._http.next_event()  # RequestEnded, as the framing says; it was given if this is a second try
-            self._await_response()
-            await self._pass_response(upstream)
+        if not exchange.request_ended:
+            await self._both_ways(upstream)
             return
-        await self._both_ways(upstream)
+        self._http.next_event()  # RequestEnded, as the framing says; it was given already if this is a second try
+        if self._started.upgrade is not None:
+            await self._both_ways(upstream)
+        else:
+            # Most requests: nothing is left to send, so one direction is all there is.
+            await self._pass_response(upstream)
 
     async def _both_ways(self, upstream: Upstream) -> None:
         """Send the request's content while the response comes, whichever ends first."""
@@ -244,25 +263,25 @@ class Passage:
         if self._bad_request is not None:
             raise self._bad_request
         if self._exchange.switched:
-            await self._relay(upstream)
+            self._relay = Relay(self._client, upstream.stream, websocket=is_websocket_upgrade(self._started.head))
+            await self._relay.run(self._http.take_buffer(), self._leftover)
 
     async def _pass_request(self, upstream: Upstream, both: trio.CancelScope) -> None:
         """Send the content, then watch over the waiting client. What went wrong is left in `_bad_request`."""
         try:
             if await self._send_request(upstream):
-                self._await_response()
                 await self.watch()
         except BadRequestError as error:
             # Told to the client if nothing has been yet; else the cut connection says it.
             self._bad_request = error
             both.cancel()
         except trio.BrokenResourceError:
-            self.cancel()
+            self.leave()
 
     async def _send_request(self, upstream: Upstream) -> bool:
         """Send it all; False if the service does not want it (its answer will come, or its end)."""
         http, exchange = self._http, self._exchange
-        while True:
+        while not exchange.request_ended:
             event = http.next_event()
             if isinstance(event, RequestContent):
                 # A client that asked to be told to continue, and was not, has lost patience: nothing to wait for.
@@ -271,6 +290,9 @@ class Passage:
             elif isinstance(event, RequestEnded):
                 data = exchange.request_end(event.trailers)
             elif event is Signal.NEED_DATA:
+                if not exchange.awaiting_continue:
+                    # It is the client who is slow, and it may be.
+                    self._scope.deadline = _NEVER
                 received = await self._client.receive_some(RECEIVE_BYTES)
                 if received:
                     http.receive(bytes(received))
@@ -279,26 +301,30 @@ class Passage:
                 continue
             else:
                 raise RuntimeError(f"no {event} is due inside a request")
+            self._expect_answer()
             if data:
+                self._sending_up = True
                 try:
                     await upstream.stream.send_all(data)
                 except trio.BrokenResourceError:
                     # It may have answered and closed without reading on (RFC 9112 section 9.5): its response decides.
                     return False
-            if isinstance(event, RequestEnded):
-                return True
+                self._sending_up = False
+        return True
 
     async def _pass_response(self, upstream: Upstream) -> None:
-        exchange, stream = self._exchange, upstream.stream
+        client, exchange, stream = self._client, self._exchange, upstream.stream
         while not exchange.response_ended:
             try:
                 data = await stream.receive_some(RECEIVE_BYTES)
             except trio.BrokenResourceError as error:
                 raise self._closed("The service reset the connection.") from error
-            events = exchange.receive(bytes(data)) if data else exchange.receive_eof()
-            out = self._written(events)
+            out = self._written(exchange.receive(bytes(data)) if data else exchange.receive_eof())
             if out:
-                await self._client.send_all(out)
+                self._pieces += 1
+                self._sending_down = True
+                await client.send_all(out)
+                self._sending_down = False
             if exchange.switched:
                 return
 
@@ -310,109 +336,74 @@ class Passage:
         http, out = self._http, []
         for event in events:
             if isinstance(event, ResponseContent):
-                self.bytes_sent += len(event.data)
                 out.append(http.content(event.data))
             elif isinstance(event, ResponseStarted):
                 # From here on there is no deadline: a stream may be as slow as it likes.
-                self._scope.deadline = float("inf")
-                self.status = event.head.status
+                self._scope.deadline = _NEVER
                 out.append(http.respond(self._forwarded(event.head), event.framing))
             elif isinstance(event, ResponseEnded):
                 out.append(http.end(event.trailers))
             elif isinstance(event, Informational):
+                if event.head.status == 100 and not self._exchange.request_ended:
+                    # Now it waits for the client.
+                    self._scope.deadline = _NEVER
                 out.append(http.informational(self._forwarded(event.head)))
             else:
-                out.append(self._switch(event))
+                self._scope.deadline = _NEVER
+                self._leftover = event.leftover
+                out.append(http.switch_protocols(self._forwarded(event.head)))
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _forwarded(self, head: ResponseHead) -> ResponseHead:
-        fields = self._forwarding.forward_response(head.fields)
-        return ResponseHead(head.status, head.reason, fields, head.http_version)
+        head.fields = self._forwarding.forward_response(head.fields)
+        return head
 
-    def _switch(self, event: SwitchedProtocols) -> bytes:
-        self._scope.deadline = float("inf")
-        self.status = 101
-        forwarded = self._forwarded(event.head)
-        # The protocol switched to is ours to pass on: `forward_response` drops it as a hop-by-hop field.
-        forwarded.fields += [field for field in event.head.fields if field[0] == b"upgrade"]
-        out = self._http.switch_protocols(forwarded)
-        if is_websocket_upgrade(self._started.head):
-            self._tracker = FrameTracker(masked=False)
-            self._tracker.feed(event.leftover)
-        self.bytes_sent += len(event.leftover)
-        return out + event.leftover
-
-    def _await_response(self) -> None:
+    def _expect_answer(self) -> None:
+        """Give the service its time, from now on, to take what it is sent and to answer."""
         if not self._exchange.response_started:
             self._scope.deadline = trio.current_time() + self._options.response_timeout_s
 
-    async def _relay(self, upstream: Upstream) -> None:
-        """Raw bytes both ways, half-closes kept, until both directions have ended."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._relay_up, upstream, nursery.cancel_scope)
-            try:
-                while data := await upstream.stream.receive_some(RECEIVE_BYTES):
-                    if self._tracker is not None:
-                        self._tracker.feed(data)
-                    self.bytes_sent += len(data)
-                    await self._client.send_all(data)
-                await _end_sending(self._client)
-            except trio.BrokenResourceError:
-                # Expected: either side has gone. The other is let go with it.
-                nursery.cancel_scope.cancel()
-
-    async def _relay_up(self, upstream: Upstream, both: trio.CancelScope) -> None:
-        try:
-            data = self._http.take_buffer()
-            if data:
-                await upstream.stream.send_all(data)
-            while more := await self._client.receive_some(RECEIVE_BYTES):
-                await upstream.stream.send_all(more)
-            await _end_sending(upstream.stream)
-        except trio.BrokenResourceError:
-            both.cancel()
-
     async def _interrupted(self) -> Ended | Answer:
-        """The cord was pulled, the client left, or the service took too long."""
-        if self._visit.cut_because is not None:
-            if self._exchange.switched:
-                await self._say_goodbye(self._visit.cut_because)
-                return Ended.UPGRADED
-            if not self._http.response_started:
-                return Ended.CUT
-        elif not self._client_gone and not self._http.response_started:
-            text = f"the service did not answer within {self._options.response_timeout_s:g} s"
-            return refusal(Code.UPSTREAM_TIMEOUT, port=int(self._visit.grant.port), detail=text)
-        return Ended.ABORTED
-
-    async def _say_goodbye(self, reason: CutBecause) -> None:
-        """Close a WebSocket with a reason, if the client can still read a frame where it stands."""
-        if self._tracker is None or not self._tracker.at_boundary:
-            return
-        frame = close_frame(CLOSE_CODES.get(reason, GOING_AWAY), reason.value)
-        with trio.move_on_after(1):
-            try:
-                await self._client.send_all(frame)
-                await _end_sending(self._client)
-            except trio.BrokenResourceError:
-                # It has left already.
-                return
-
-    def _failed(self, code: Code) -> Ended | Answer:
-        if self._http.response_started:
+        """The cord was pulled, the client left, the server is closing, or the service took too long."""
+        reason = self._visit.cut_because
+        if self._relay is not None:
+            if reason is not None:
+                code = RESTARTED if reason is CutBecause.RUN_ENDED else GOING_AWAY
+                await self._relay.say_goodbye(code, reason.value)
+            elif self._stopped:
+                await self._relay.say_goodbye(GOING_AWAY, "server closing")
+            return Ended.UPGRADED
+        if self._client_gone or self._http.response_started:
             return Ended.ABORTED
-        return refusal(code, port=int(self._visit.grant.port))
+        if reason is not None:
+            return Ended.CUT
+        if self._stopped:
+            return refusal(Code.SHUTTING_DOWN)
+        text = f"the service did not answer within {self._options.response_timeout_s:g} s"
+        return refusal(Code.UPSTREAM_TIMEOUT, port=self._visit.grant.port, detail=text)
 
     async def _let_go_of_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
-        if self._exchange.reusable and self._visit.cut_because is None:
+        if self._exchange.reusable and not self._sending_up and self._visit.cut_because is None:
             await self._pool.put(upstream)
         else:
             await upstream.aclose()
 
 
-async def _end_sending(stream: trio.abc.AsyncResource) -> None:
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        await stream.send_eof()
+async def read_ahead(client: trio.abc.Stream, http: ServerConnection) -> bool:
+    """Keep what a client sends while it waits. True once it has ended its sending.
+
+    False once it has sent so much that its end would not be seen any more without storing still more.
+
+    Raises:
+        trio.BrokenResourceError, trio.ClosedResourceError: It is gone.
+    """
+    while http.buffered < PIPELINED_BYTES_MAX:
+        data = await client.receive_some(RECEIVE_BYTES)
+        if not data:
+            http.receive_eof()
+            return True
+        http.receive(bytes(data))
+    return False

@@ -15,7 +15,7 @@ from proxy.connection import Connection
 from proxy.door import Door
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.transport import SocketTransport
-from proxy.upstream import Pool
+from proxy.upstream import Pool, close_now
 
 ROUND_S: Final = 1.0
 """How often the watchman walks by. A client is watched from its second round on, so ordinary requests, which are
@@ -42,6 +42,9 @@ class Router:
             peer: The client's IP address; None asks the socket.
             scheme: ``https`` if this stream is TLS.
         """
+        if self._draining:
+            await close_now(stream)
+            return
         if isinstance(stream, trio.SocketStream):
             stream = SocketTransport.take_over(stream)
         if peer is None:
@@ -51,8 +54,6 @@ class Router:
         )
         self._connections.add(connection)
         try:
-            if self._draining:
-                connection.drain()
             await connection.run()
         finally:
             self._connections.discard(connection)
@@ -62,8 +63,8 @@ class Router:
     async def drain(self) -> int:
         """Let requests under way end, and every connection with them; return how many had to be cut.
 
-        Idle connections end at once. What is still under way after ``drain_timeout_s`` is cut, upgraded
-        connections included.
+        Idle connections end at once, and so does what `handle` is given from now on. What is still under way after
+        ``drain_timeout_s`` is cut, upgraded connections included.
         """
         self._draining = True
         for connection in tuple(self._connections):
@@ -93,10 +94,8 @@ class Router:
             await trio.sleep(ROUND_S)
             await self._pool.sweep()
             for connection in tuple(self._connections):
-                passage = connection.passage
-                if passage is not None and connection.seen_waiting is passage:
+                if connection.needs_watch():
                     self._nursery.start_soon(connection.watch)
-                connection.seen_waiting = passage
 
 
 @asynccontextmanager

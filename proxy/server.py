@@ -29,6 +29,23 @@ BACKLOG: Final = 1024
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EXHAUSTED_PAUSE_S: Final = 0.1
 
+# And with these, that the one connection it would have returned is gone already: Linux passes on its pending error,
+# and a firewall may refuse it (accept(2), "Error handling").
+_GONE: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ENETDOWN,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    }
+)
+
 
 class Server:
     """Serves previews on a listening address, within an ``async with`` block."""
@@ -60,7 +77,7 @@ class Server:
         self._listen = HostPort.parse(listen)
         self._options = options
         self._open: AbstractAsyncContextManager[None] | None = None
-        self._listeners: list[trio.SocketListener] = []
+        self._port = self._listen.port
         self._router: Router | None = None
         self._closing = trio.Event()
         self._closed = trio.Event()
@@ -80,14 +97,17 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, let requests under way end within ``drain_timeout_s``, cut the others."""
+        """Stop listening, let requests under way end within ``drain_timeout_s``, cut the others.
+
+        When an exception leaves the block they are cut at once.
+        """
         assert self._open is not None
         await self._open.__aexit__(kind, error, trace)
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
-        return int(self._listeners[0].socket.getsockname()[1])
+        """The port it listens on; before it does, the one it was told."""
+        return self._port
 
     @property
     def connections(self) -> int:
@@ -104,50 +124,70 @@ class Server:
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:
-        host, port = self._listen.host, self._listen.port
-        self._listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        listeners = await _listen(self._listen)
+        self._port = int(listeners[0].socket.getsockname()[1])
         previous = self._runtime.public_address
-        self._runtime.public_address = PublicAddress(self.domains[0], self.port)
+        self._runtime.public_address = PublicAddress(self.domains[0], self._port)
         try:
             async with open_router(self._runtime, self.domains, self._options) as router:
                 self._router = router
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._run, router)
-                    log.info("listening", address=str(HostPort(host, self.port)), domains=list(self.domains))
+                    nursery.start_soon(self._run, router, listeners)
+                    address = str(HostPort(self._listen.host, self._port))
+                    log.info("listening", address=address, domains=[str(domain) for domain in self.domains])
                     try:
                         yield
                     finally:
                         self._closing.set()
         finally:
             self._runtime.public_address = previous
+            _close(listeners)
             self._closed.set()
 
-    async def _run(self, router: Router) -> None:
+    async def _run(self, router: Router, listeners: Sequence[trio.SocketListener]) -> None:
         """Accept until told to stop, then drain."""
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
-                # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed.
                 places = trio.CapacityLimiter(self._options.connections_max)
-                for listener in self._listeners:
+                for listener in listeners:
                     accepting.start_soon(_accept, listener, router, connections, places)
                 await self._closing.wait()
                 accepting.cancel_scope.cancel()
-            for listener in self._listeners:
-                await trio.aclose_forcefully(listener)
+            _close(listeners)
             under_way = router.connections
             cut = await router.drain()
             log.info("closed", connections=under_way, cut=cut)
         self._closed.set()
 
 
+async def _listen(address: HostPort) -> list[trio.SocketListener]:
+    """Listen on every address that the host has; where the kernel is to choose the port, on the first of them."""
+    listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    if address.port == 0:
+        # Each would get a port of its own, and URLs can name one.
+        _close(listeners[1:])
+        del listeners[1:]
+    return listeners
+
+
+def _close(listeners: Sequence[trio.SocketListener]) -> None:
+    for listener in listeners:
+        listener.socket.close()
+
+
 async def _accept(
     listener: trio.SocketListener, router: Router, connections: trio.Nursery, places: trio.CapacityLimiter
 ) -> None:
     while True:
-        place = object()
-        await places.acquire_on_behalf_of(place)
+        # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed. The place is taken
+        # by the connection itself, not by waiting for one, or listeners would take places from one another.
         stream = await _accept_one(listener)
-        connections.start_soon(_handle, router, stream, places, place)
+        try:
+            await places.acquire_on_behalf_of(stream)
+        except trio.Cancelled:
+            stream.socket.close()
+            raise
+        connections.start_soon(_handle, router, stream, places)
 
 
 async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
@@ -155,6 +195,8 @@ async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
         try:
             return await listener.accept()
         except OSError as error:
+            if error.errno in _GONE:
+                continue
             # Expected under a flood: others will end and free what ran out. Anything else is a bug or a lost listener.
             if error.errno not in _EXHAUSTED:
                 raise
@@ -162,8 +204,8 @@ async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
             await trio.sleep(_EXHAUSTED_PAUSE_S)
 
 
-async def _handle(router: Router, stream: trio.SocketStream, places: trio.CapacityLimiter, place: object) -> None:
+async def _handle(router: Router, stream: trio.SocketStream, places: trio.CapacityLimiter) -> None:
     try:
         await router.handle(stream)
     finally:
-        places.release_on_behalf_of(place)
+        places.release_on_behalf_of(stream)

@@ -27,8 +27,6 @@ class Upstream:
     # (run id, port)
     key: tuple[str, int]
     stream: trio.abc.HalfCloseableStream
-    reused: bool = False
-    """It has carried a request before, so its service may be about to close it."""
     idle_since: float = 0.0
 
     async def aclose(self) -> None:
@@ -55,7 +53,6 @@ class Pool:
             if not idle:
                 del self._idle[key]
             if self._looks_alive(upstream):
-                upstream.reused = True
                 return upstream
             await upstream.aclose()
         return None
@@ -117,7 +114,7 @@ async def connect(visit: Visit, connect_timeout_s: float) -> Upstream:
         stream = await visit.run.dial(grant.port)
     if isinstance(stream, trio.SocketStream):
         stream = SocketTransport.take_over(stream)
-    return Upstream((grant.run_id, int(grant.port)), stream)
+    return Upstream((grant.run_id, grant.port), stream)
 
 
 async def close_now(stream: trio.abc.AsyncResource) -> None:

@@ -10,6 +10,7 @@ than children.
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -59,6 +60,13 @@ class Mailbox(Generic[M]):
     def put_back(self, messages: list[M]) -> None:
         """Put messages that were taken, and could not be dealt with yet, back in front, in their order."""
         self._messages.extendleft(reversed(messages))
+
+    def withdraw(self, unwanted: Callable[[M], bool]) -> list[M]:
+        """Remove and return the unwanted messages, in their order."""
+        found = [message for message in self._messages if unwanted(message)]
+        if found:
+            self._messages = deque(message for message in self._messages if not unwanted(message))
+        return found
 
     def __len__(self) -> int:
         return len(self._messages)

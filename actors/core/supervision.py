@@ -38,6 +38,11 @@ class Breakages:
             return None
         return min(BACKOFF_FIRST_S * 2.0**recent, BACKOFF_MAX_S)
 
+    @property
+    def remembered_until(self) -> float:
+        """When the last one will have left the window; long ago if there was none."""
+        return self._times[-1] + WINDOW_S if self._times else -float("inf")
+
     def forget(self) -> None:
         """Start anew: the quarantine has been served."""
         self._times.clear()

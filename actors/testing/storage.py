@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 import trio
 
@@ -34,7 +34,10 @@ class Fault(StrEnum):
     HALF_THEN_ERROR = "half, then error"
     """A write takes the first half of its bytes and fails; a rename, a creation or a removal is done and fails."""
     DEAD = "dead"
-    """This and every later operation fails: the process is gone, as far as the disk is concerned."""
+    """It is done but not synced, and every later one fails: a power cut comes (see `MemoryFiles.crash`)."""
+
+
+_SYNCS: Final = frozenset({"sync", "sync_folder"})
 
 
 class Operation(NamedTuple):
@@ -112,6 +115,7 @@ class FaultyFiles:
             self._paths[fd],
             lambda: self.files.append(fd, data),
             half=lambda: self.files.append(fd, half),
+            unsynced=lambda: self.files.write(fd, data),
             failed=lambda: self._append_unsynced(fd, data),
         )
 
@@ -153,6 +157,7 @@ class FaultyFiles:
         *,
         half: Callable[[], T] | None = None,
         failed: Callable[[], None] | None = None,
+        unsynced: Callable[[], T] | None = None,
         abandon: Callable[[T], None] | None = None,
     ) -> T:
         """Count an operation, and do it unless its turn to fail has come.
@@ -163,6 +168,7 @@ class FaultyFiles:
             whole: Does it.
             half: Does half of it; None where there are no halves.
             failed: What is done nevertheless when the disk reports an error; None: nothing.
+            unsynced: Does it without making anything durable; None where `whole` does not make anything durable.
             abandon: Frees what was returned by an operation that is done and reported as failed.
         """
         if self._dead:
@@ -182,6 +188,10 @@ class FaultyFiles:
                 raise OSError(errno.ENOSPC, "No space left on device")
             case Fault.DEAD:
                 self._dead = True
+                if kind not in _SYNCS:
+                    result = (unsynced or whole)()
+                    if abandon is not None:
+                        abandon(result)
             case _ if failed is not None:
                 failed()
         raise OSError(errno.EIO, "Input/output error")

@@ -28,7 +28,7 @@ from actors.files import RealFiles
 from actors.filestore import FileStore
 from actors.sandbox.ids import SandboxId
 from actors.store import Entry, Tenure
-from actors.testing.memoryfiles import MemoryFiles
+from actors.testing.memoryfiles import Keep, MemoryFiles
 from actors.testing.storage import Fault, FaultyFiles
 from actors.testing.stores import check_store
 
@@ -251,6 +251,39 @@ async def test_failed_claim_says_why_and_may_be_tried_again() -> None:
         with pytest.raises(StoreError, match="cannot read the log of my-app"):
             await store.claim(SANDBOX)
         assert (await store.claim(SANDBOX)).sequence == 1
+
+
+async def test_record_found_by_a_claim_that_follows_a_failed_one_is_durable() -> None:
+    disk = MemoryFiles()
+    files = FaultyFiles(disk)
+    async with FileStore("/data", files=files) as store:
+        tenure = await store.claim(SANDBOX)
+        await store.append(tenure, [entry(1)])
+        # Killed between write and sync: the record can be read, but a power cut would take it.
+        files.break_at(0, Fault.DEAD, kind="append")
+        with pytest.raises(AppendFailedError):
+            await store.append(tenure, [entry(2)])
+        files.mend()
+    async with FileStore("/data", files=files) as store:
+        files.break_at(0, Fault.DISK_ERROR, kind="sync")
+        with pytest.raises(StoreError):
+            await store.claim(SANDBOX)
+        assert (await store.claim(SANDBOX)).sequence == 2
+    async with FileStore("/data", files=disk.crash(Keep.NOTHING)) as store:
+        assert await numbers(store) == [1, 2]
+
+
+async def test_claim_of_a_log_in_good_order_only_reads() -> None:
+    files = FaultyFiles(MemoryFiles())
+    async with FileStore("/data", files=files) as store:
+        tenure = await store.claim(SANDBOX)
+        await store.append(tenure, [entry(1)])
+        files.mend()
+        again = await store.claim(SANDBOX)
+        assert files.operations == []
+        await store.release(again)
+        await store.claim(SANDBOX)
+        assert files.operations == []
 
 
 async def test_cancelled_append_that_has_begun_is_finished_first(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from actors.errors import StoreLockedError
+from actors.files import write_whole
 from actors.layout import Layout
 from actors.sandbox.ids import SandboxId
 from actors.testing.memoryfiles import Keep, MemoryFiles
@@ -32,6 +33,17 @@ def test_preparing_again_changes_nothing_and_the_lock_names_the_owner() -> None:
     files.close(fd)
     files.close(layout.prepare())
     assert len(files.names("/data/sandboxes")) == 256
+
+
+def test_buried_log_survives_a_power_cut_under_its_new_name() -> None:
+    files = MemoryFiles()
+    layout = Layout(files, "/data")
+    files.close(layout.prepare())
+    write_whole(files, layout.path(SANDBOX), b"")
+    layout.bury(SANDBOX, 7, 0.0)
+    after = Layout(files.crash(Keep.NOTHING), "/data")
+    assert [report.path for report in after.buried(SANDBOX)] == ["/data/destroyed/my-app.19700101T000000Z-00000007.log"]
+    assert not after.exists(SANDBOX)
 
 
 def test_burying_nothing_does_nothing() -> None:

@@ -133,10 +133,14 @@ async def test_fault_at_every_operation_loses_nothing_acknowledged(scenario: Sce
             await store.append(tenure, entries(90))
             assert (await store.read(SANDBOX)).records[-1].fields == {"number": 90}
             after = await store.read(SANDBOX)
+            gone = told.buried or told.burial_in_doubt
         # And whatever the recovered store acknowledged outlives a power cut: no failed sync was believed.
         for keep in Keep:
             async with FileStore(FOLDER, files=disk.crash(keep)) as store:
                 assert await store.read(SANDBOX) == after, (index, keep)
+                if gone:
+                    buried = [report.scan.history for report in await store.buried(SANDBOX)]
+                    assert [history.sequence for history in buried] == [1], (index, keep)
         assert disk.open_count == 0
 
 

@@ -223,10 +223,15 @@ async def test_run_is_idle_again_after_its_last_process(up: Up) -> None:
 
 
 async def test_stop_is_polite_first(up: Up) -> None:
+    script = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: (print("bye"), sys.exit(0)))
+print("ready")
+while True:
+    signal.pause()
+"""
     async with up() as run:
-        process = await run.start_process(
-            ProcessOptions("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 1000000 & wait $!; done")
-        )
+        process = await run.start_process(ProcessOptions(["python", "-c", script]))
         await logs_ending(process, b"ready\n")
         await run.stop()
         assert process.exit_code == 0

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.core import record as record_module
 from actors.core.record import (
     HEADER_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -241,6 +242,15 @@ def test_record_of_the_greatest_size_is_read_and_a_larger_one_refused() -> None:
         encode(Record(1, 1, 1.0, "A", 1, {"a": b"x" * (PAYLOAD_BYTES_MAX - empty + 1)}), genesis(SANDBOX))
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_record_beyond_the_greatest_size_is_corruption_even_if_cut(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made_log([Record(1, 1, 1.0, "A", 1, {"a": "x" * 100})])
+    monkeypatch.setattr(record_module, "PAYLOAD_BYTES_MAX", 100)
+    result = scan(data[: len(data) - cut], SANDBOX)
+    assert (result.tail, result.records) == (Tail.CORRUPT, ())
+    assert "at most 100" in result.reason
+
+
 @pytest.mark.parametrize("zeros", [1, 15, 28, 29, 5000])
 def test_zeros_after_the_last_record_are_a_torn_tail(zeros: int) -> None:
     data = made_log(numbered(2))
@@ -289,10 +299,8 @@ def test_garbage_behind_a_log_loses_no_record(garbage: bytes, count: int) -> Non
 
 @given(st.binary(max_size=300))
 def test_garbage_behind_a_right_header_never_crashes(payload: bytes) -> None:
-    from actors.core import record as module
-
     word = len(payload).to_bytes(4, "big")
     previous = genesis(SANDBOX)
-    frame = word + module._check(previous, word)
-    header = b"\x93\xc4\x08" + frame + b"\xc4\x10" + module._digest(previous, frame, payload)
+    frame = word + record_module._check(previous, word)
+    header = b"\x93\xc4\x08" + frame + b"\xc4\x10" + record_module._digest(previous, frame, payload)
     assert scan(header + payload, SANDBOX).tail is Tail.CORRUPT

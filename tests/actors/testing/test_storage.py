@@ -32,7 +32,7 @@ def files() -> FaultyFiles:
         (Fault.DISK_ERROR, errno.EIO, b"abcd"),
         (Fault.DISK_FULL, errno.ENOSPC, b""),
         (Fault.HALF_THEN_ERROR, errno.EIO, b"ab"),
-        (Fault.DEAD, errno.EIO, b""),
+        (Fault.DEAD, errno.EIO, b"abcd"),
     ],
 )
 def test_append_fails_as_told_and_leaves_what_it_should(
@@ -70,8 +70,23 @@ def test_dead_disk_takes_nothing_until_mended(files: FaultyFiles) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match=r"."):
             files.make_folder("/one")
+        # The first one was done, as one that the power cut came right after.
+        assert sorted(files.names("/")) == ["a", "one"]
+    with pytest.raises(OSError, match="gone"):
+        files.make_folder("/two")
     files.mend()
-    files.make_folder("/one")
+    files.make_folder("/two")
+
+
+def test_dying_append_is_not_synced(files: FaultyFiles) -> None:
+    assert isinstance(files.files, MemoryFiles)
+    files.sync_folder("/")
+    fd = files.open_append("/a")
+    files.break_at(0, Fault.DEAD)
+    with pytest.raises(OSError, match="Input/output"):
+        files.append(fd, b"abcd")
+    assert files.files.crash(Keep.NOTHING).read("/a") == b""
+    assert files.files.crash(Keep.HALF).read("/a") == b"ab"
 
 
 def test_operation_that_is_done_and_reported_as_failed(files: FaultyFiles) -> None:

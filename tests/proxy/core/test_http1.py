@@ -156,6 +156,8 @@ class TestRequestIsRefused:
             b"X-A: v\r\n\tfolded",
             b"X-A: v\r\n ",
             b"X-A: a\nb",
+            b"X-A: a\nX-B: b",
+            b"X-A: a\rX-B: b",
             b"X-A: a\rb",
             b"X-A: a\r",
             b"X-A: a\x00b",
