@@ -78,7 +78,7 @@ class Layout:
         files, path = self._files, self.path(sandbox)
         graves = self._graves
         if files.size(path) is not None:
-            moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+            moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             for number in itertools.count(sequence):
                 grave = f"{graves}/{sandbox}.{moment}-{number:08d}{_SUFFIX}"
                 if files.size(grave) is None:

@@ -1,9 +1,11 @@
 """What an earlier run left: found by its mark, waited for, and never mistaken for somebody else's."""
 
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,29 @@ from actors.containers.leftovers import KeeperIdentity, end_leftovers, read_iden
 Sleeper = subprocess.Popen[bytes]
 
 
+@contextmanager
+def asleep(**env: str) -> Iterator[Sleeper]:
+    # `echo` first: its output says that `execve` is over, during which a process shows no environment.
+    script = ["/bin/sh", "-c", "echo; read never"]
+    with subprocess.Popen(script, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def sleeper() -> Iterator[Sleeper]:
-    with subprocess.Popen(["sleep", "1000000"]) as process:
+    with asleep() as process:
         yield process
-        process.kill()
+
+
+@pytest.fixture
+def mark() -> str:
+    """Of this test alone: a sweep goes over the whole host, other test runs included."""
+    return secrets.token_hex(16)
 
 
 def write_identity(folder: Path, process: Sleeper, *, later: int = 0) -> None:
@@ -30,23 +50,18 @@ def write_identity(folder: Path, process: Sleeper, *, later: int = 0) -> None:
     (folder / IDENTITY_FILE).write_text(f"{process.pid} {stat[2] + later} no-such-mark\n")
 
 
-def test_sweep_ends_what_carries_the_mark_and_nothing_else(sleeper: Sleeper) -> None:
-    with (
-        subprocess.Popen(["sleep", "1000000"], env={MARK_VARIABLE: "mark-7"}) as ours,
-        subprocess.Popen(["sleep", "1000000"], env={MARK_VARIABLE: "mark-77"}) as other,
-    ):
-        assert sweep("mark-7") == 0
+def test_sweep_ends_what_carries_the_mark_and_nothing_else(sleeper: Sleeper, mark: str) -> None:
+    with asleep(**{MARK_VARIABLE: mark}) as ours, asleep(**{MARK_VARIABLE: f"{mark}7"}) as other:
+        assert sweep(mark) == 0
         assert ours.wait() == -signal.SIGKILL
         assert other.poll() is None
-        other.kill()
     assert sleeper.poll() is None
 
 
-def test_sweep_says_how_many_it_could_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_says_how_many_it_could_not_end(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_args: None)
-    with subprocess.Popen(["sleep", "1000000"], env={MARK_VARIABLE: "mark-8"}) as ours:
-        assert sweep("mark-8", seconds=0) == 1
-        ours.kill()
+    with asleep(**{MARK_VARIABLE: mark}):
+        assert sweep(mark, seconds=0) == 1
 
 
 @pytest.mark.parametrize("text", ["", "7", "a b c", "1 2 3 4", "\u00e9"])
