@@ -8,25 +8,28 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeVar
+
+import trio
 
 try:
     import cyclopts
     from cyclopts import Parameter
     from rich.console import Console
     from rich.table import Table
+
+    from proxy.demo.run import demo_settings, run_demo
+    from proxy.history import parse_time, print_history, print_state_at, print_verification
 except ModuleNotFoundError as error:
     # The engine is often embedded without the command.
-    sys.exit(f"portico: the command needs more packages ({error.name} is missing): pip install 'portico[cli]'")
+    package = str(error.name).partition(".")[0]
+    sys.exit(f"portico: the command needs more packages ({package} is missing): pip install 'portico[cli]'")
 
-import trio
-
-from actors import PorticoError
+from actors import CustomDomainRequiredError, Domain, InvalidNameError, PorticoError, SandboxId
 from proxy.config import ConfigError, Resolved, Settings, resolve
-from proxy.demo.run import run_demo
-from proxy.history import parse_time, print_history, print_state_at, print_verification
-from proxy.host import open_host, wait_told_to_stop
+from proxy.host import ListenError, open_host, serve_until_told
 from proxy.logging import configure_logging
 
 EXIT_FAILED: Final = 1
@@ -34,12 +37,18 @@ EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 """As a shell counts: 128 and the number of SIGINT."""
 
+PIPE_WIDTH: Final = 10_000
+"""Columns; more than any line has."""
+
 T = TypeVar("T")
 
 app = cyclopts.App(
     name="portico",
     help="Stable, private, revocable preview URLs for sandboxes.",
+    version=lambda: version("portico"),
     version_flags=["--version"],
+    # A flag that is not given is off; that need not be said at each, and there is no --no-json.
+    default_parameter=Parameter(negative="", show_default=False),
 )
 
 
@@ -49,11 +58,16 @@ class SettingsFlags:
     """Settings of a server. Each can also be an environment variable (``PORTICO_LISTEN``) or a line of TOML."""
 
     listen: Annotated[str | None, Parameter(help="Where to listen, HOST:PORT. Default 127.0.0.1:8787.")] = None
-    domain: Annotated[
+    domains: Annotated[
         tuple[str, ...] | None,
-        Parameter(help="A base domain of preview URLs; give it again for more. Default localhost.", negative=""),
+        Parameter(
+            name=("--domain", "--domains"),
+            help="A base domain of preview URLs; give it again for more. Default localhost.",
+        ),
     ] = None
-    data: Annotated[Path | None, Parameter(help="The data folder. Default portico-data.")] = None
+    data_folder: Annotated[
+        Path | None, Parameter(name=("--data", "--data-folder"), help="The data folder. Default portico-data.")
+    ] = None
     config: Annotated[Path | None, Parameter(help="A TOML file with settings; or PORTICO_CONFIG.")] = None
     log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None
     log_format: Annotated[str | None, Parameter(help="console or json.")] = None
@@ -75,18 +89,19 @@ class SettingsFlags:
         """Put flags, environment and file together; ConfigError with every problem."""
         flags: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
         del flags["config"]
-        flags["domains"] = flags.pop("domain") or None
-        flags["data_folder"] = flags.pop("data")
         return resolve(flags, environ, self.config)
 
 
 NO_FLAGS: Final = SettingsFlags()
 
-DataFolder = Annotated[Path | None, Parameter(help="The data folder. Default PORTICO_DATA_FOLDER or portico-data.")]
+DataFolder = Annotated[
+    Path | None,
+    Parameter(name=("--data", "--data-folder"), help="The data folder. Default PORTICO_DATA_FOLDER or portico-data."),
+]
 
 
 @app.command
-def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: Annotated[bool, Parameter(negative="")] = False) -> None:
+def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: bool = False) -> None:
     """Serve preview URLs until told to stop (Ctrl-C or SIGTERM).
 
     Flags win over the environment, the environment over the file of --config, that over the defaults.
@@ -105,7 +120,7 @@ def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: Annotated[bool, Param
 
     async def main() -> None:
         async with open_host(settings) as host:
-            await wait_told_to_stop(host)
+            await serve_until_told(host)
 
     _run(main)
 
@@ -116,19 +131,20 @@ def demo(flags: SettingsFlags = NO_FLAGS) -> None:
 
     The URL is the same next time: it is kept in the data folder.
     """
-    settings = _resolve(flags).settings
-    configure_logging("warning" if flags.log_level is None else settings.log_level, settings.log_format)
+    settings = demo_settings(_resolve(flags))
+    configure_logging(settings.log_level, settings.log_format)
     _run(lambda: run_demo(settings, Console()))
 
 
 @app.command
 def log(
     sandbox: str,
+    /,
     *,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    verify: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
+    verify: bool = False,
     at: str | None = None,
-    data: DataFolder = None,
+    data_folder: DataFolder = None,
 ) -> None:
     """Print the history of a sandbox, from its log. Works beside a running server. Tokens are masked.
 
@@ -143,28 +159,37 @@ def log(
     at
         Show the state at that time instead (2026-11-22T15:30:00Z, or seconds since 1970).
     """
-    folder = _resolve(SettingsFlags(data=data)).settings.data_folder
-    console = Console(soft_wrap=True)
+    folder = _resolve(SettingsFlags(data_folder=data_folder)).settings.data_folder
+    if verify and at is not None:
+        _fail("--verify and --at are two questions: ask one at a time", EXIT_USAGE)
+    try:
+        name = SandboxId(sandbox)
+        time = None if at is None else parse_time(at)
+    except ValueError as error:
+        _fail(str(error), EXIT_USAGE)
+    console = _console()
 
     async def main() -> bool:
         if verify:
-            return await print_verification(folder, sandbox, as_json=json, console=console)
-        if at is not None:
-            return await print_state_at(folder, sandbox, parse_time(at), as_json=json, console=console)
-        await print_history(folder, sandbox, as_json=json, console=console)
+            return await print_verification(folder, name, as_json=json, console=console)
+        if time is not None:
+            await print_state_at(folder, name, time, as_json=json, console=console)
+        else:
+            await print_history(folder, name, as_json=json, console=console)
         return True
 
-    if verify and at is not None:
-        _fail("--verify and --at are two questions: ask one at a time", EXIT_USAGE)
     if not _run(main):
         sys.exit(EXIT_FAILED)
 
 
 def _resolve(flags: SettingsFlags) -> Resolved:
     try:
-        return flags.resolve(os.environ)
-    except ConfigError as error:
+        resolved = flags.resolve(os.environ)
+        for domain in resolved.settings.domains:
+            Domain(domain)
+    except (ConfigError, InvalidNameError, CustomDomainRequiredError) as error:
         _fail(str(error), EXIT_USAGE)
+    return resolved
 
 
 def _print_settings(resolved: Resolved) -> None:
@@ -173,34 +198,33 @@ def _print_settings(resolved: Resolved) -> None:
         value = getattr(resolved.settings, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         table.add_row(name, shown, resolved.origins[name])
-    Console(soft_wrap=True).print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    # Nothing is folded for a file or a pipe: programs look for whole lines there.
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def _run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` under trio, and turn what people can mend into one line."""
+    """Run `main` under trio, and turn what people can mend into a line on stderr."""
     try:
         return trio.run(main)
-    except (PorticoError, ValueError) as error:
-        _fail(str(error), EXIT_FAILED)
-    except OSError as error:
-        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), EXIT_FAILED)
-    except BaseExceptionGroup as group:
+    except BaseException as error:
         # A nursery wraps what its tasks raise; one plain cause is as good as the error itself.
-        cause = _only_cause(group)
+        cause = _only_cause(error)
         if isinstance(cause, KeyboardInterrupt):
+            # Before it served, or while it was ending already.
             sys.exit(EXIT_INTERRUPTED)
-        if isinstance(cause, PorticoError | OSError):
+        if isinstance(cause, PorticoError | ListenError):
             _fail(str(cause), EXIT_FAILED)
         raise
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
 
 
-def _only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    if len(group.exceptions) != 1:
-        return None
-    (inner,) = group.exceptions
-    return _only_cause(inner) if isinstance(inner, BaseExceptionGroup) else inner
+def _only_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error
 
 
 def _fail(text: str, code: int) -> NoReturn:

@@ -1,9 +1,10 @@
 """`portico log`: a sandbox's past, for people and for programs. Tokens are masked in both."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -22,60 +23,70 @@ from actors import (
     unfold,
 )
 
+# The last second of the year 9999, beyond which there are no dates.
+_TIME_MAX: Final = 253402300799.0
+
+T = TypeVar("T")
+
 
 def parse_time(text: str) -> float:
     """Read a point in time: ISO 8601 (local time unless it says otherwise) or seconds since 1970.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or not between 1970 and the year 9999.
     """
     try:
-        return float(text)
+        time = float(text)
     except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time: write 2026-11-22T15:30:00Z, or seconds since 1970") from None
+        try:
+            time = datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError):
+            time = float("nan")
+    if not 0 <= time <= _TIME_MAX:
+        raise ValueError(f"{text!r} is not a time: write 2026-11-22T15:30:00Z, or seconds since 1970")
+    return time
 
 
-async def print_history(folder: Path, sandbox: str, *, as_json: bool, console: Console) -> None:
+async def print_history(folder: Path, sandbox: SandboxId, *, as_json: bool, console: Console) -> None:
     """Print every event of a sandbox, oldest first; one JSON object a line for programs.
 
     Raises:
-        SandboxNotFoundError, LogCorruptError, UnknownRecordError.
+        SandboxNotFoundError, LogCorruptError, UnknownRecordError, StoreError.
     """
     moments = await _read(folder, sandbox)
     if as_json:
         for moment in moments:
-            console.out(json.dumps(_plain_moment(moment)), highlight=False)
+            _print_json(_plain_moment(moment), console)
         return
     table = Table("#", "time", "what happened", "details", box=None, header_style="bold", pad_edge=False)
     for moment in moments:
-        plain = _plain_moment(moment)
-        table.add_row(
-            str(moment.sequence), _shown_time(moment.time), str(plain["event"]).replace("_", " "), _details(plain)
-        )
+        name, fields = _described(moment)
+        # As text: names that owners give may look like markup.
+        cells = str(moment.sequence), _shown_time(moment.time), name.replace("_", " "), _shown_fields(fields)
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 
-async def print_state_at(folder: Path, sandbox: str, time: float, *, as_json: bool, console: Console) -> bool:
-    """Print the state at `time`; return False, having said so, if there was none or the log begins later."""
+async def print_state_at(folder: Path, sandbox: SandboxId, time: float, *, as_json: bool, console: Console) -> None:
+    """Print the state that a sandbox was in at `time`.
+
+    Raises:
+        SandboxNotFoundError: There is no log, or what it holds begins later.
+        LogCorruptError, UnknownRecordError, StoreError.
+    """
     moments = await _read(folder, sandbox)
     state = state_at(moments, time)
     if state is None:
-        begins = _shown_time(moments[0].time) if moments else "never"
-        console.print(f"no state of {sandbox} at {_shown_time(time)}: its log begins {begins}", highlight=False)
-        return False
+        begins = _shown_time(moments[0].time) if moments else "nowhere"
+        raise SandboxNotFoundError(f"nothing is known of {sandbox} at {_shown_time(time)}: its log begins {begins}")
     plain = describe_state(state)
     if as_json:
-        console.out(json.dumps(plain), highlight=False)
+        _print_json(plain, console)
     else:
         _print_state(state, plain, console)
-    return True
 
 
-async def print_verification(folder: Path, sandbox: str, *, as_json: bool, console: Console) -> bool:
+async def print_verification(folder: Path, sandbox: SandboxId, *, as_json: bool, console: Console) -> bool:
     """Check every record of a log against its chain; return whether nothing is damaged.
 
     An unfinished record at the end is no damage: its append was never acknowledged.
@@ -84,41 +95,39 @@ async def print_verification(folder: Path, sandbox: str, *, as_json: bool, conso
         SandboxNotFoundError, StoreError.
     """
     async with _open(folder) as store:
-        report = await store.report(SandboxId(sandbox))
-    scan = report.scan
-    summary = {
-        "sandbox": sandbox,
-        "records": len(report.entries),
-        "bytes": report.size,
-        "valid_bytes": scan.valid_length,
-        "tail": scan.tail.value,
-        "reason": scan.reason,
-    }
+        if store.exists(sandbox):
+            report = await store.report(sandbox)
+        else:
+            report = _last(await store.buried(sandbox), folder, sandbox)
+    scan, count = report.scan, len(report.entries)
     sound = scan.tail is not Tail.CORRUPT
     if as_json:
-        console.out(json.dumps(summary), highlight=False)
+        summary = {
+            "sandbox": sandbox,
+            "records": count,
+            "bytes": report.size,
+            "valid_bytes": scan.valid_length,
+            "tail": scan.tail.value,
+            "reason": scan.reason,
+        }
+        _print_json(summary, console)
     elif sound:
         unfinished = f"; {report.torn_bytes} bytes of an unfinished record at the end" if report.torn_bytes else ""
-        console.print(f"{sandbox}: {len(report.entries)} records, every link holds{unfinished}", highlight=False)
+        console.print(f"{sandbox}: {count} records, every link holds{unfinished}", highlight=False)
     else:
-        text = (
-            f"{sandbox}: damaged at byte {scan.valid_length}, after {len(report.entries)} good records: {scan.reason}"
-        )
+        text = f"{sandbox}: damaged at byte {scan.offset}, after {count} good records: {scan.reason}"
         console.print(Text(text, style="bold red"))
     return sound
 
 
-async def _read(folder: Path, sandbox: str) -> list[Moment]:
+async def _read(folder: Path, sandbox: SandboxId) -> list[Moment]:
     """Read a log, or, of a sandbox that was destroyed, the last one that was put aside."""
-    name = SandboxId(sandbox)
     async with _open(folder) as store:
-        if store.exists(name):
-            return unfold(await store.read(name))
-        buried = await store.buried(name)
-    if not buried:
-        raise SandboxNotFoundError(f"there is no log of sandbox {name} in {folder}")
-    buried[-1].check()
-    return unfold(buried[-1].scan.history)
+        if store.exists(sandbox):
+            return unfold(await store.read(sandbox))
+        report = _last(await store.buried(sandbox), folder, sandbox)
+    report.check()
+    return unfold(report.scan.history)
 
 
 def _open(folder: Path) -> FileStore:
@@ -127,11 +136,18 @@ def _open(folder: Path) -> FileStore:
     return FileStore(folder, read_only=True)
 
 
+def _last(buried: Sequence[T], folder: Path, sandbox: SandboxId) -> T:
+    if not buried:
+        raise SandboxNotFoundError(f"there is no log of sandbox {sandbox} in {folder}")
+    return buried[-1]
+
+
+def _described(moment: Moment) -> tuple[str, dict[str, object]]:
+    return ("snapshot", describe_state(moment.state)) if moment.event is None else describe_event(moment.event)
+
+
 def _plain_moment(moment: Moment) -> dict[str, object]:
-    if moment.event is None:
-        name, fields = "snapshot", describe_state(moment.state)
-    else:
-        name, fields = describe_event(moment.event)
+    name, fields = _described(moment)
     return {
         "sequence": moment.sequence,
         "epoch": moment.epoch,
@@ -141,33 +157,34 @@ def _plain_moment(moment: Moment) -> dict[str, object]:
     }
 
 
-def _details(plain: dict[str, object]) -> str:
-    fields = plain["fields"]
-    assert isinstance(fields, dict)
-    return "  ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
+def _print_json(value: object, console: Console) -> None:
+    console.out(json.dumps(value), highlight=False)
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _shown_time(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def _print_state(state: SandboxState, plain: object, console: Console) -> None:
+def _print_state(state: SandboxState, plain: Mapping[str, object], console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in _rows(plain):
-        table.add_row(key, value)
+    for row in _rows(plain):
+        table.add_row(*map(Text, row))
     console.print(f"[bold]{state.sandbox}[/bold] was {state.status.value}", highlight=False)
     console.print(table)
 
 
-def _rows(plain: object) -> Iterator[tuple[str, str]]:
-    assert isinstance(plain, dict)
+def _rows(plain: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for key, value in plain.items():
-        if key == "ports":
-            for port in value:
-                yield "port", "  ".join(f"{name}={_shown(inner)}" for name, inner in port.items() if inner is not None)
+        if key == "ports" and isinstance(value, list):
+            yield from (("port", _shown_fields(port)) for port in value)
         elif key not in {"sandbox", "status"} and value is not None:
-            yield key, _shown(value)
+            yield key.replace("_", " "), _shown(value)
+
+
+def _shown_fields(fields: Mapping[str, object]) -> str:
+    return "  ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
+
+
+def _shown(value: object) -> str:
+    # A name with spaces in it would run into what follows.
+    return value if isinstance(value, str) and value.isprintable() and " " not in value else json.dumps(value)
+
+
+def _shown_time(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00") + "Z"

@@ -3,7 +3,7 @@
 ::
 
     async with open_host(settings) as host:
-        await serve(host)
+        await serve_until_told(host)
 """
 
 import resource
@@ -54,7 +54,7 @@ async def open_host(settings: Settings) -> AsyncIterator[Host]:
             yield Host(runtime, settings, everything.cancel)
 
 
-async def serve(host: Host, on_listening: Callable[[], None] = lambda: None) -> None:
+async def serve_until_told(host: Host, on_listening: Callable[[], None] = lambda: None) -> None:
     """Listen, and serve previews until SIGINT or SIGTERM; then let requests under way end, and return.
 
     A second signal cuts everything. URLs can be built from when `on_listening` is called.
@@ -64,9 +64,7 @@ async def serve(host: Host, on_listening: Callable[[], None] = lambda: None) -> 
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
     """
     settings = host.settings
-    server = Server(
-        host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options()
-    )
+    server = Server(host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options())
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with AsyncExitStack() as stack:
             try:

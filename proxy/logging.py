@@ -3,28 +3,9 @@
 import logging
 import sys
 from contextlib import suppress
-from typing import Final, Literal, TextIO
+from typing import Final, Literal
 
 import structlog
-
-
-class _BestEffort:
-    """stderr as it is now, for as long as somebody reads it: a full disk or a reader that left ends no sandbox."""
-
-    def write(self, text: str) -> int:
-        # There is nobody left to tell. ValueError is what a closed file raises.
-        with suppress(OSError, ValueError):
-            return _stderr().write(text)
-        return 0
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            _stderr().flush()
-
-
-def _stderr() -> TextIO:
-    return sys.stderr
-
 
 # The rich traceback that structlog would choose shows local variables, and a local variable may be a secret.
 _plain_traceback: Final = structlog.dev.plain_traceback
@@ -49,5 +30,21 @@ def configure_logging(level: str, style: Literal["console", "json"]) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(_BestEffort()),
+        logger_factory=_StderrLogger,
     )
+
+
+class _StderrLogger:
+    """Writes lines to stderr for as long as that works: a full disk, or a reader that left, ends no sandbox."""
+
+    def __init__(self, *_names: object) -> None:
+        """Take what `structlog.get_logger` was given; the lines do not show it."""
+
+    def msg(self, message: str) -> None:
+        # ValueError is what a closed file raises. There is nobody left to tell.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+    # structlog calls the method that is named like the level.
+    debug = info = warning = error = critical = msg

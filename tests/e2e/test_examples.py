@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, connect_websocket
+from trio_websocket import wrap_client_stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -69,10 +69,11 @@ class Example:
                 return match
         raise AssertionError(f"ended without printing {pattern!r}:\n{''.join(self.printed)}")
 
-    def end(self) -> None:
-        """Press Ctrl-C, as it were."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+    def press_ctrl_c(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def wait_ended(self) -> None:
+        """Wait for its end, which must be a clean one."""
         code = self.process.wait(STOP_S)
         self._reader.join(STOP_S)
         printed = "".join(self.printed)
@@ -81,7 +82,7 @@ class Example:
 
 
 @contextmanager
-def running(folder: Path, name: str, *arguments: str) -> Iterator[Example]:
+def running(folder: Path, name: str, *arguments: str, ends_by_itself: bool = False) -> Iterator[Example]:
     process = subprocess.Popen(
         [sys.executable, "-u", str(ROOT / "examples" / name), *arguments],
         cwd=folder,
@@ -94,7 +95,9 @@ def running(folder: Path, name: str, *arguments: str) -> Iterator[Example]:
     example = Example(process)
     try:
         yield example
-        example.end()
+        if not ends_by_itself:
+            example.press_ctrl_c()
+        example.wait_ended()
     finally:
         if process.poll() is None:
             process.kill()
@@ -148,7 +151,10 @@ def test_address_container_reaches_a_service_that_runs_elsewhere(tmp_path: Path)
         text=True,
     )
     try:
-        with service, running(tmp_path, "address_container.py", "--service-port", port, "--listen", "127.0.0.1:0") as it:
+        with (
+            service,
+            running(tmp_path, "address_container.py", "--service-port", port, "--listen", "127.0.0.1:0") as it,
+        ):
             assert service.stdout is not None
             assert "Serving HTTP" in service.stdout.readline()
             assert_stands_for_a_preview(it.wait_for(r"http://\S+")[0])
@@ -172,7 +178,8 @@ def test_bring_your_own_proxy_relays_bytes_for_a_visit(tmp_path: Path) -> None:
 
 
 def test_websocket_from_owner_hears_its_echo(tmp_path: Path) -> None:
-    with running(tmp_path, "websocket_from_owner.py", "--service-port", str(free_port())) as example:
+    arguments = ["--service-port", str(free_port())]
+    with running(tmp_path, "websocket_from_owner.py", *arguments, ends_by_itself=True) as example:
         assert example.wait_for("the service says: (.*)")[1] == "hello"
 
 
@@ -204,18 +211,11 @@ async def read_two_events(host: str, port: int) -> None:
 
 
 async def echo_text_and_bytes(host: str, port: int) -> None:
-    name = host.partition(":")[0]
     with trio.fail_after(START_S):
         async with trio.open_nursery() as nursery:
-            websocket: WebSocketConnection = await connect_websocket(
-                nursery, "127.0.0.1", port, "/echo", use_ssl=False, extra_headers=[(b"Portico-Preview", label(name))]
-            )
-            async with websocket:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            async with await wrap_client_stream(nursery, stream, host, "/echo") as websocket:
                 await websocket.send_message("grüße")
                 assert await websocket.get_message() == "grüße"
                 await websocket.send_message(b"\x00\xff" * 50_000)
                 assert await websocket.get_message() == b"\x00\xff" * 50_000
-
-
-def label(name: str) -> bytes:
-    return name.partition(".")[0].encode("ascii")
