@@ -17,7 +17,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.figure import Figure
+from bench._figure import Figure
 
 PROGRAMS: Final = ("durability", "actors", "engine", "proxy_get")
 """Each answers one question, and runs by itself as ``python -m bench.NAME``."""

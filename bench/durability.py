@@ -21,9 +21,7 @@ from actors.core.record import encode, genesis
 from actors.filestore import FileStore
 from actors.sandbox.ids import SandboxId
 from actors.store import Entry, Record
-
-Row = tuple[str, float, str, str]
-"""What was measured, the value, its unit, the goal."""
+from bench._figure import Figure
 
 SANDBOXES = 64
 HISTORY = 100
@@ -141,7 +139,7 @@ def _fresh(folder: Path, name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
 
 
-def run(quick: bool = False, folder: Path | None = None) -> list[Row]:
+def run(quick: bool = False, folder: Path | None = None) -> list[Figure]:
     """Measure, in a new folder inside `folder` (None: the current one) that is removed afterwards."""
     appends, each, claims = (100, 10, 20) if quick else (1000, 60, 200)
     with tempfile.TemporaryDirectory(prefix=".durability-", dir=folder or Path.cwd()) as name:
@@ -158,14 +156,14 @@ def run(quick: bool = False, folder: Path | None = None) -> list[Row]:
         first, again = trio.run(_claim_times, _fresh(base, "claims"), claims)
     median: Callable[[list[float]], float] = statistics.median
     return [
-        ("write + fdatasync, plain Python", median(plain) * 1e6, "us", ""),
-        ("append, through the store", median(stored) * 1e6, "us", ""),
-        ("append / plain", median(stored) / median(plain), "x", "<= 1.5"),
-        (f"{SANDBOXES} threads writing at once, plain Python", median(plain_rates), "/s", ""),
-        (f"{SANDBOXES} sandboxes appending at once", median(store_rates), "/s", ""),
-        ("sandboxes at once / threads at once", median(store_rates) / median(plain_rates), "x", ">= 1"),
-        (f"claim of {HISTORY} records, first in the process", median(first) * 1e3, "ms", ""),
-        (f"claim of {HISTORY} records, later", median(again) * 1e3, "ms", "< 1"),
+        Figure("write + fdatasync, plain Python", median(plain) * 1e6, "us"),
+        Figure("append, through the store", median(stored) * 1e6, "us"),
+        Figure("append / plain", median(stored) / median(plain), "x", "<= 1.5"),
+        Figure(f"{SANDBOXES} threads writing at once, plain Python", median(plain_rates), "/s"),
+        Figure(f"{SANDBOXES} sandboxes appending at once", median(store_rates), "/s"),
+        Figure("sandboxes at once / threads at once", median(store_rates) / median(plain_rates), "x", ">= 1"),
+        Figure(f"claim of {HISTORY} records, first in the process", median(first) * 1e3, "ms"),
+        Figure(f"claim of {HISTORY} records, later", median(again) * 1e3, "ms", "< 1"),
     ]
 
 

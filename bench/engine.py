@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from bench.figure import Figure
+from bench._figure import Figure
 from proxy.core.exchange import Exchange, ResponseContent, ResponseEnded, ResponseStarted
 from proxy.core.http1 import read_request_head, read_response_head
 from proxy.core.serving import RequestEnded, RequestStarted, ServerConnection

@@ -20,10 +20,8 @@ import structlog
 import trio
 
 from actors import ContainerSpec, MemoryStore, open_runtime
+from bench._figure import Figure
 from proxy import Server
-
-Row = tuple[str, float, str, str]
-"""What was measured, the value, its unit, the goal."""
 
 CONNECTIONS = 32
 REQUESTS = 16_000
@@ -136,7 +134,7 @@ def drive(port: int, request: bytes, count: int, connections: int) -> None:
         sock.close()
 
 
-def run(quick: bool = False) -> list[Row]:
+def run(quick: bool = False) -> list[Figure]:
     """Measure, in three processes."""
     count = REQUESTS // 8 if quick else REQUESTS
     with process("service") as (_, service_port), process("server", service_port) as (server, line):
@@ -149,8 +147,8 @@ def run(quick: bool = False) -> list[Row]:
             drive(int(port), request, count, CONNECTIONS)
             costs.append((cpu_ns(server.pid) - before) / count / 1000)
     return [
-        ("proxied GET, CPU of the server, best round", min(costs), "us", "< 150"),
-        ("proxied GET, CPU of the server, median round", statistics.median(costs), "us", ""),
+        Figure("proxied GET, CPU of the server, best round", min(costs), "us", "< 150"),
+        Figure("proxied GET, CPU of the server, median round", statistics.median(costs), "us"),
     ]
 
 

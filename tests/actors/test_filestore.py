@@ -205,7 +205,7 @@ async def test_buried_logs_are_kept_under_names_of_their_own(tmp_path: Path) -> 
         await store.bury(other)
         reports = await store.buried(SANDBOX)
         assert [report.scan.records[0].fields["number"] for report in reports] == [1, 2]
-        assert Path(reports[0].path).name == "my-app.20251009T085320.250000Z-00000001.log"
+        assert Path(reports[0].path).name == "my-app.20251009T085320.000000Z-00000001.log"
         assert not store.exists(SANDBOX)
         assert await store.sandboxes() == []
 
