@@ -281,10 +281,12 @@ class Actor:
         """Wait for a message, `close`, or the time, in seconds of trio's clock."""
         with trio.move_on_at(deadline):
             self._parked = trio.lowlevel.current_task()
-            try:
-                await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
-            finally:
-                self._parked = None
+            await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        # At once, not when the task runs again: a message that comes in between must not wake it a second time.
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake(self) -> None:
         if self._parked is not None:

@@ -247,13 +247,19 @@ async def open_runtime(
             base = Path(stack.enter_context(TemporaryDirectory(prefix="portico-")))
         if containers is None:
             containers = {"process": process_containers(), "address": address_containers()}
-        async with trio.open_nursery() as nursery:
-            runtime = Runtime(
-                store, nursery, containers=containers, folder=base, rules=rules, limits=limits, clock=clock
-            )
-            try:
-                yield runtime
-            finally:
-                await runtime.aclose()
-                # What is left are tasks of runs that outlive their object.
-                nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                runtime = Runtime(
+                    store, nursery, containers=containers, folder=base, rules=rules, limits=limits, clock=clock
+                )
+                try:
+                    yield runtime
+                finally:
+                    await runtime.aclose()
+                    # What is left are tasks of runs that outlive their object.
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The nursery is an affair of ours: what was raised in the block is raised as it was.
+            if len(group.exceptions) > 1:
+                raise
+            raise group.exceptions[0] from group.exceptions[0].__cause__

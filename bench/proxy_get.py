@@ -119,8 +119,8 @@ def drive(port: int, request: bytes, count: int, connections: int) -> None:
     to_come = count
     while to_come:
         for key, _ in selector.select():
+            assert isinstance(key.fileobj, socket.socket)
             sock = key.fileobj
-            assert isinstance(sock, socket.socket)
             received[sock] += sock.recv(65536)
             if not received[sock].endswith(b"Hello, world!"):
                 assert b"200 OK" in received[sock][:20], received[sock][:200]

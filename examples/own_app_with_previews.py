@@ -6,7 +6,9 @@
 """
 
 import argparse
+import signal
 import socket
+from functools import partial
 from typing import Any
 
 import hypercorn.trio
@@ -31,17 +33,25 @@ async def main(port: int, service_port: int) -> None:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.loglevel = "WARNING"
-    # What open streams are given when the server ends; a Server-Sent Events stream would take all of it.
+    # What open streams are given when the server ends; one of Server-Sent Events would take all of it.
     config.graceful_timeout = 1
-    async with open_runtime(FileStore("portico-data")) as runtime, trio.open_nursery() as nursery:
+    async with open_runtime(FileStore("portico-data")) as runtime:
         sandbox = await runtime.get_sandbox("my-app")
         process = await sandbox.start_process(f"python -m proxy.demo.app --port {service_port}")
         await process.wait_for_port(service_port)
         exposed = await sandbox.expose_port(service_port)
 
         previews = PreviewURLs(app, runtime, ["localhost"], listener_port=bound_port)
-        await nursery.start(hypercorn.trio.serve, previews, config)
-        print(exposed.url, flush=True)
+        # Hypercorn would take a Ctrl-C that hits one of its requests for that request's error.
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+            async def until_told() -> None:
+                await anext(signals)
+
+            async with trio.open_nursery() as nursery:
+                serve = partial(hypercorn.trio.serve, previews, config, shutdown_trigger=until_told)
+                await nursery.start(serve)
+                print(exposed.url, flush=True)
 
 
 if __name__ == "__main__":
@@ -49,7 +59,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8787)
     parser.add_argument("--service-port", type=int, default=8080)
     options = parser.parse_args()
-    try:
-        trio.run(main, options.port, options.service_port)
-    except* KeyboardInterrupt:
-        pass
+    trio.run(main, options.port, options.service_port)

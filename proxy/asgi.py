@@ -8,6 +8,10 @@
 For servers that run ASGI apps on trio, which is what the runtime runs on: Hypercorn with its trio worker. Nothing
 is buffered: each piece of a body is passed on as it comes, in both directions at once.
 
+A response that is cut off, because its preview was revoked or its service died, is left without its last event, which
+is how ASGI says so. Over HTTP/1.1 Hypercorn then closes the connection; over HTTP/2 (0.18) it resets no stream, so such
+a client has received its last byte but learns of it only by its own timeout.
+
 A WebSocket has been taken apart into messages by its server when it gets here, and is put together again for the
 service: text, binary and close codes pass both ways, pings are answered on each side. The service's extensions are
 not offered, as they are between it and whoever speaks frames with it, which is us.
@@ -36,6 +40,10 @@ Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+# What goes wrong in our own task is carried past the nursery beside it, which would wrap it in a group. Hypercorn logs
+# groups and goes on, so that a Ctrl-C inside one would be lost.
+_CARRIED: Final = (Exception, KeyboardInterrupt, SystemExit)
 
 # Of the client's handshake with its own server. Ours with the service is another.
 _HANDSHAKE_FIELDS: Final = frozenset(
@@ -189,7 +197,7 @@ class _Exchange:
         self._whole = False
 
     async def run(self) -> None:
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, nursery.cancel_scope)
             try:
@@ -202,7 +210,7 @@ class _Exchange:
             except OSError:
                 # Expected: nobody is left to answer. ASGI lets `send` raise OSError then.
                 pass
-            except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
+            except _CARRIED as error:
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -255,7 +263,7 @@ class _WebSocket:
     async def run(self) -> None:
         await self._receive()  # websocket.connect, always the first
         bridge = Bridge(self._receive, self._send)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             # From the first moment on: the client may leave while its sandbox is waking up.
             nursery.start_soon(bridge.read_client, nursery.cancel_scope)
@@ -268,7 +276,7 @@ class _WebSocket:
             except OSError:
                 # Expected: the client has gone. ASGI lets `send` raise OSError then.
                 pass
-            except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
+            except _CARRIED as error:
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:

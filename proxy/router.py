@@ -18,8 +18,8 @@ from proxy.transport import SocketTransport
 from proxy.upstream import Pool, close_now
 
 ROUND_S: Final = 1.0
-"""How often the watchman walks by. A client is watched from its second round on, so ordinary requests, which are
-over by then, never pay for it."""
+"""How often the watchman walks by, and so how much later than said a connection or a request may expire. A clock
+for each of them would cost every request some microseconds."""
 
 
 class Router:
@@ -60,16 +60,19 @@ class Router:
             if not self._connections:
                 self._none_left.unpark_all()
 
-    async def drain(self) -> int:
+    async def drain(self, timeout_s: float | None = None) -> int:
         """Let requests under way end, and every connection with them; return how many had to be cut.
 
         Idle connections end at once, and so does what `handle` is given from now on. What is still under way after
-        ``drain_timeout_s`` is cut, upgraded connections included.
+        `timeout_s` is cut, upgraded connections included.
+
+        Args:
+            timeout_s: None: ``drain_timeout_s`` of the options.
         """
         self._draining = True
         for connection in tuple(self._connections):
             connection.drain()
-        with trio.move_on_after(self._options.drain_timeout_s):
+        with trio.move_on_after(self._options.drain_timeout_s if timeout_s is None else timeout_s):
             while self._connections:
                 await self._none_left.park()
         cut = len(self._connections)
@@ -89,12 +92,13 @@ class Router:
         await self._pool.aclose()
 
     async def walk_rounds(self) -> None:
-        """The watchman: watch over clients that wait long, close what has been idle for too long."""
+        """The watchman: end what takes too long, watch over clients that wait long."""
         while True:
             await trio.sleep(ROUND_S)
             await self._pool.sweep()
+            now = trio.current_time()
             for connection in tuple(self._connections):
-                if connection.needs_watch():
+                if connection.patrol(now):
                     self._nursery.start_soon(connection.watch)
 
 
@@ -111,11 +115,17 @@ async def open_router(
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
     """
     checked = [Domain(domain) for domain in domains]
-    async with trio.open_nursery() as nursery:
-        router = Router(runtime, checked, options, nursery)
-        nursery.start_soon(router.walk_rounds)
-        try:
-            yield router
-        finally:
-            await router.aclose()
-            nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            router = Router(runtime, checked, options, nursery)
+            nursery.start_soon(router.walk_rounds)
+            try:
+                yield router
+            finally:
+                await router.aclose()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery is an affair of ours: what was raised in the block is raised as it was.
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__

@@ -139,6 +139,11 @@ class Server:
                         yield
                     finally:
                         self._closing.set()
+        except BaseExceptionGroup as group:
+            # The nursery is an affair of ours: what was raised in the block is raised as it was.
+            if len(group.exceptions) > 1:
+                raise
+            raise group.exceptions[0] from group.exceptions[0].__cause__
         finally:
             self._runtime.public_address = previous
             _close(listeners)

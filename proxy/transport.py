@@ -30,7 +30,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     unknown how much was sent, so the connection must then be closed.
     """
 
-    __slots__ = ("_ready_run", "_socket", "peer")
+    __slots__ = ("_ready_run", "_sent", "_socket", "peer")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -41,6 +41,9 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._ready_run = 0
+        # Something was sent since the last receive. What comes next is most likely the answer to that, and it takes a
+        # while: asking for it at once is a system call and an exception for nothing.
+        self._sent = False
         self.peer: Final = _peer_address(sock)
         """The other side's IP address; ``""`` if it has none, or has gone already."""
 
@@ -58,9 +61,13 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: The peer reset the connection.
             trio.ClosedResourceError: `close` was called.
         """
-        # Before the call, so that a cancellation loses nothing.
+        if self._sent:
+            self._sent = False
+            self._ready_run = 0
+            await trio.lowlevel.wait_readable(self._socket)
         self._ready_run += 1
         if self._ready_run > READY_RUN_MAX:
+            # Before the call, so that a cancellation loses nothing.
             self._ready_run = 0
             await trio.lowlevel.checkpoint()
         while True:
@@ -81,6 +88,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if self._ready_run > READY_RUN_MAX:
             self._ready_run = 0
             await trio.lowlevel.checkpoint()
+        self._sent = True
         try:
             sent = self._socket.send(data)
         except BlockingIOError:

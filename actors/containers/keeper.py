@@ -131,25 +131,34 @@ def descendants(root: int) -> dict[int, int]:
     """Return {pid: start time} of every live descendant of `root`, zombies left out.
 
     One pass over /proc is not atomic: a process may be born or change its parent meanwhile and be missed. Callers
-    go round until `waitpid` says that no child is left.
+    go round until `waitpid` says that no child is left. The other mistake must not happen: numbers are used again,
+    so a family tree put together from readings of different moments may hold strangers. Each link of it is therefore
+    read again, the child between two readings of a parent that was the same process at both.
     """
     family: dict[int, list[int]] = {}  # {parent: children}
-    started: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             stat = read_stat(int(name))
             if stat is not None:
                 family.setdefault(stat[1], []).append(int(name))
-                if stat[0] not in b"ZX":
-                    started[int(name)] = stat[2]
     found: dict[int, int] = {}
     todo = [root]
     while todo:
-        for pid in family.pop(todo.pop(), ()):
+        parent = todo.pop()
+        for pid in family.get(parent, ()):
+            stat = read_stat(pid)
+            if stat is None or stat[1] != parent or stat[0] in b"ZX" or pid in found:
+                continue
+            if parent != root and not _is_still(parent, found[parent]):
+                break
+            found[pid] = stat[2]
             todo.append(pid)
-            if pid in started:
-                found[pid] = started[pid]
     return found
+
+
+def _is_still(pid: int, started: int) -> bool:
+    stat = read_stat(pid)
+    return stat is not None and stat[2] == started
 
 
 def signal_exactly(pid: int, started: int, signum: int) -> None:

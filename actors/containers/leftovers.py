@@ -20,10 +20,12 @@ import trio
 from actors.containers.keeper import IDENTITY_FILE, KILL_SECONDS_MAX, read_stat
 from actors.containers.launch import MARK_VARIABLE
 
-KEEPER_END_S: Final = KILL_SECONDS_MAX + 5
+KEEPER_END_S: Final = KILL_SECONDS_MAX + 20
 """Longer than a keeper takes to kill everything, so that whoever outlasts it is stuck."""
 SWEEP_S: Final = 5.0
-_SWEEP_PASS_MS: Final = 100
+_SWEEP_PASS_MS: Final = 50
+# A process in the middle of `execve` shows no environment for a moment, so one clean pass proves nothing.
+_CLEAN_PASSES: Final = 3
 _IDENTITY_BYTES_MAX: Final = 256
 
 
@@ -81,10 +83,14 @@ def sweep(mark: str, seconds: float = SWEEP_S) -> int:
     A pidfd is opened before the mark is read, so the signal goes to the process that carried it, or to nobody.
     """
     deadline = time.monotonic() + seconds
+    clean_passes = 0
     while True:
         found = _kill_marked(mark)
-        if not found or time.monotonic() > deadline:
+        clean_passes = 0 if found else clean_passes + 1
+        if clean_passes == _CLEAN_PASSES or time.monotonic() > deadline:
             return found
+        if not found:
+            select.poll().poll(_SWEEP_PASS_MS)
 
 
 def _kill_marked(mark: str) -> int:

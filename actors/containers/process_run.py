@@ -30,8 +30,8 @@ RUNNING_MAX: Final = 256
 """Processes of one run at a time; each takes two or three descriptors of the keeper's (1024 by default)."""
 EXITED_MAX: Final = 256
 """Exited processes that are remembered, with their output."""
-READY_S: Final = 10.0
-"""For the keeper to come up; measured: 20 ms on an idle machine."""
+READY_S: Final = 30.0
+"""For the keeper to come up; measured: 20 ms on an idle machine, 10 s on one with ten times too much to do."""
 KILLED_EXIT_CODE: Final = -int(signals.SIGKILL)
 """Stands for an end that nobody was left to see: all of them are killed then."""
 
@@ -40,6 +40,8 @@ _LOG_READ_ATTEMPTS: Final = 3
 _COMPLAINT_BYTES_MAX: Final = 4096
 # From the end of its socket to its exit code: the keeper does nothing in between.
 _LAST_WORDS_S: Final = 1.0
+# After SIGKILL; a keeper that is still there then hangs in the kernel.
+_KEEPER_KILL_S: Final = 30.0
 
 
 class _Stage(Enum):
@@ -354,7 +356,7 @@ class ProcessRun:
             await self._keeper.wait()
         if self._keeper.returncode is None:
             self._keeper.kill()
-            with trio.move_on_after(KEEPER_END_S):
+            with trio.move_on_after(_KEEPER_KILL_S):
                 await self._keeper.wait()
         left = 0
         # It exits with 0 only after the kernel has told it that no child is left.

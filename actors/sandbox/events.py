@@ -8,7 +8,7 @@ changed meaning takes a new one, and `decode` refuses what it does not know: ski
 Portico cannot read would rebuild a state that never was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
@@ -62,8 +62,8 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         """Refuse, with ValueError, what could be stored but not be read back."""
         # Callers write options by hand: the annotation is a wish.
-        options: Mapping[object, object] = dict(self.options)
-        for name, value in options.items():
+        options: Iterable[tuple[object, object]] = self.options.items()
+        for name, value in options:
             # Numbers that msgpack has a form for.
             fits = isinstance(value, str | bool) or (isinstance(value, int) and -(2**63) <= value < 2**64)
             if not isinstance(name, str) or not fits:

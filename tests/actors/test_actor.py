@@ -347,6 +347,25 @@ async def test_messages_that_arrive_while_an_actor_leaves_reach_the_next_in_orde
         assert outcomes.errors == {}
 
 
+async def test_a_message_in_the_very_step_in_which_an_actor_would_rest_is_answered(autojump_clock: MockClock) -> None:
+    names = [f"sandbox-{number}" for number in range(20)]
+    async with running(limits=Limits(rest_after_s=30)) as runtime:
+        sandboxes = [await runtime.get_sandbox(name) for name in names]
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for sandbox in sandboxes:
+                    nursery.start_soon(sandbox.expose_port, 8080)
+            # Actors and callers are woken by the same tick of the clock, in any order.
+            async with trio.open_nursery() as nursery:
+                for sandbox in sandboxes:
+                    nursery.start_soon(_ask_after, 30.0, sandbox)
+
+
+async def _ask_after(seconds: float, sandbox: Sandbox) -> None:
+    await trio.sleep(seconds)
+    assert (await sandbox.expose_port(8080)).port == 8080
+
+
 # A bounded mailbox.
 
 

@@ -82,6 +82,34 @@ async def test_descendants_are_found_across_generations_and_sessions(lifeline: L
         await child.wait()
 
 
+Readings = dict[int, list[tuple[bytes, int, int]]]
+
+
+@pytest.mark.parametrize(
+    ("readings", "found"),
+    [
+        # {pid: what is read of it, one time after the other; the last one stays}. 5 is the root.
+        ({10: [(b"S", 5, 100)], 11: [(b"S", 10, 110)]}, {10: 100, 11: 110}),
+        ({10: [(b"Z", 5, 100)], 11: [(b"S", 5, 110)]}, {11: 110}),
+        # A child of ours has ended, and its number went to a stranger with a child.
+        ({10: [(b"S", 5, 100), (b"S", 1, 200)], 11: [(b"S", 10, 210)]}, {}),
+        # 11 was a stranger's child when it was read; then its parent ended, and we got the number.
+        ({10: [(b"S", 5, 300)], 11: [(b"S", 10, 210), (b"S", 1, 210)]}, {10: 300}),
+        # Ours has ended after it was looked at, and a stranger got the number and a child at once.
+        ({10: [(b"S", 5, 100), (b"S", 5, 100), (b"S", 1, 200)], 11: [(b"S", 10, 210)]}, {10: 100}),
+    ],
+)
+def test_stranger_that_got_a_used_number_is_no_descendant(
+    readings: Readings, found: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(pid: int) -> tuple[bytes, int, int]:
+        return readings[pid].pop(0) if len(readings[pid]) > 1 else readings[pid][0]
+
+    monkeypatch.setattr(os, "listdir", lambda _folder: ["self", *map(str, readings)])
+    monkeypatch.setattr(keeper, "read_stat", read)
+    assert descendants(5) == found
+
+
 def test_pid_that_is_another_process_by_now_is_not_signalled() -> None:
     with subprocess.Popen(["sleep", "1000000"]) as child:
         stat = read_stat(child.pid)

@@ -1,0 +1,225 @@
+"""The state model once more, as plainly as it can be told: dictionaries, and no events.
+
+`SandboxMachine` holds the real model against this one. It shares no code with it beyond the words for what is
+asked (commands, requests), takes no thought for speed or for timing attacks, and forgets nothing it can count.
+Whoever changes a rule on purpose changes it here too: two tellings that agree are worth more than one.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from actors.sandbox.admission import VisitRequest
+from actors.sandbox.decide import (
+    NAME_LENGTH_MAX,
+    PORTS_MAX,
+    BeginRun,
+    Command,
+    CreateSandbox,
+    DestroySandbox,
+    EndRun,
+    ExposePort,
+    FireAlarm,
+    RotatePreviewAuth,
+    Rules,
+    SetPreviewAuth,
+    StopSandbox,
+    UnexposePort,
+)
+
+
+class PlainPort(NamedTuple):
+    """An exposed port."""
+
+    token: str
+    serial: int
+    """Another one whenever the port has another URL or was exposed anew."""
+    name: str | None
+    host_header: str
+
+
+class PlainSecret(NamedTuple):
+    """A bearer token that opens the gate."""
+
+    digest: bytes
+    serial: int
+    until: float
+    """When it stops; infinity for the current one."""
+
+
+class Leaning(NamedTuple):
+    """What a visit leaned on when it entered."""
+
+    port: int
+    port_serial: int | None
+    """None in the built-in form."""
+    secret_serial: int | None
+    """None if there was no gate."""
+    run_id: str
+
+
+IN: Final = "in"
+WAKE: Final = "wake"
+
+
+@dataclass
+class PlainSandbox:
+    """One sandbox, from its creation until it is created again."""
+
+    rules: Rules = field(default_factory=Rules)
+    exists: bool = False
+    destroyed: bool = False
+    stopped: bool = False
+    container: tuple[str, dict[str, str | int | bool]] = ("process", {})
+    open_ports: bool = False
+    when_asleep: str = "wake"
+    ports: dict[int, PlainPort] = field(default_factory=dict)
+    secrets: list[PlainSecret] = field(default_factory=list)
+    """The current one first, then one in its grace. Empty: no gate."""
+    run_id: str | None = None
+    serials: int = 0
+    """How many were given out, to ports and secrets alike."""
+
+    # Commands.
+
+    def obey(self, command: Command, now: float) -> bool:
+        """Do it, or return False and leave all as it is."""
+        if isinstance(command, CreateSandbox):
+            return self._create(command)
+        if not self.exists or self.destroyed:
+            return isinstance(command, UnexposePort | DestroySandbox | EndRun | FireAlarm)
+        match command:
+            case ExposePort():
+                return not self.stopped and self._expose(command)
+            case UnexposePort():
+                self.ports.pop(command.port, None)
+            case SetPreviewAuth():
+                return not self.stopped and self._set_secret(command.digest, None)
+            case RotatePreviewAuth():
+                sane = bool(self.secrets) and 0 <= command.grace < math.inf
+                return not self.stopped and sane and self._set_secret(command.digest, now + command.grace, now)
+            case BeginRun():
+                if self.stopped:
+                    return False
+                self.run_id = self.run_id or command.run_id
+            case EndRun():
+                self.run_id = None if self.run_id == command.run_id else self.run_id
+            case FireAlarm():
+                self.secrets = [secret for secret in self.secrets if now < secret.until]
+            case StopSandbox():
+                self.stopped, self.run_id = True, None
+            case DestroySandbox():
+                self.destroyed, self.run_id = True, None
+                self.ports, self.secrets = {}, []
+        return True
+
+    def _create(self, command: CreateSandbox) -> bool:
+        if self.destroyed:
+            return False
+        wanted = None if command.container is None else (command.container.kind, dict(command.container.options))
+        digest = command.preview_auth_digest
+        if self.exists:
+            return (
+                wanted in (None, self.container)
+                and command.open_ports in (None, self.open_ports)
+                and command.when_asleep in (None, self.when_asleep)
+                and (digest is None or (bool(self.secrets) and self.secrets[0].digest == digest))
+            )
+        self.exists = True
+        self.container = wanted or self.container
+        self.open_ports = command.open_ports or False
+        self.when_asleep = command.when_asleep or "wake"
+        if digest is not None:
+            self._set_secret(digest, None)
+        return True
+
+    def _expose(self, command: ExposePort) -> bool:
+        port, name = command.port, command.name
+        if isinstance(port, bool) or not 1024 <= port <= 65535 or port in self.rules.reserved_ports:
+            return False
+        if name is not None and not (0 < len(name) <= NAME_LENGTH_MAX and name.isprintable()):
+            return False
+        old = self.ports.get(port)
+        if old is None and len(self.ports) == PORTS_MAX:
+            return False
+        wanted = command.token.reveal() if command.token is not None else None
+        token = wanted or (old.token if old is not None else command.minted.reveal())
+        if any(other.token == token for number, other in self.ports.items() if number != port):
+            return False
+        serial = old.serial if old is not None and old.token == token else self._serial()
+        host_header = command.host_header or (old.host_header if old is not None else "localhost")
+        self.ports[port] = PlainPort(token, serial, name or (old.name if old is not None else None), host_header)
+        return True
+
+    def _set_secret(self, digest: bytes, until: float | None, now: float = 0.0) -> bool:
+        """Let `digest` be the current secret, and the one before it open until then; None: not at all."""
+        in_grace = [] if until is None or until <= now else [self.secrets[0]._replace(until=until)]
+        if self.secrets and self.secrets[0].digest == digest:
+            # It is the current one already: nothing, but that without grace no other opens.
+            self.secrets = self.secrets if in_grace else self.secrets[:1]
+        else:
+            self.secrets = [PlainSecret(digest, self._serial(), math.inf), *in_grace]
+        return True
+
+    def _serial(self) -> int:
+        self.serials += 1
+        return self.serials
+
+    # Visits.
+
+    def judge(self, request: VisitRequest, now: float) -> str:
+        """Return ``"in"``, ``"wake"`` or the code of a refusal."""
+        credential = self._judge_credential(request, now)
+        if credential is not None:
+            return credential
+        if self.stopped:
+            return "SANDBOX_STOPPED"
+        if self.run_id is None:
+            return WAKE if self.when_asleep == "wake" else "STALE_PREVIEW_URL"
+        return IN
+
+    def _judge_credential(self, request: VisitRequest, now: float) -> str | None:
+        if request.token is None:
+            if not self.exists or self.destroyed:
+                return "SANDBOX_NOT_FOUND"
+            if not self.open_ports:
+                return "INVALID_TOKEN"
+        else:
+            exposed = self.ports.get(request.port)
+            if exposed is None or exposed.token != request.token.reveal():
+                return "INVALID_TOKEN"
+        if self.secrets and not request.preflight:
+            if not request.preview_token:
+                return "AUTH_REQUIRED"
+            if self._opener(request, now) is None:
+                return "AUTH_INVALID"
+        return None
+
+    def _opener(self, request: VisitRequest, now: float) -> PlainSecret | None:
+        if request.preflight:
+            return self.secrets[0] if self.secrets else None
+        digest = hashlib.sha256(request.preview_token or b"").digest()
+        return next((secret for secret in self.secrets if secret.digest == digest and now < secret.until), None)
+
+    def leaning(self, request: VisitRequest, now: float) -> Leaning:
+        """Return what a visit leans on that was let in."""
+        assert self.run_id is not None
+        opener = self._opener(request, now) if self.secrets else None
+        return Leaning(
+            request.port,
+            self.ports[request.port].serial if request.token is not None else None,
+            opener.serial if opener is not None else None,
+            self.run_id,
+        )
+
+    def carries(self, leaning: Leaning, now: float) -> bool:
+        """Say whether all that a visit leaned on still stands."""
+        if not self.exists or self.destroyed or self.stopped or self.run_id != leaning.run_id:
+            return False
+        if leaning.port_serial is not None:
+            exposed = self.ports.get(leaning.port)
+            if exposed is None or exposed.serial != leaning.port_serial:
+                return False
+        opening = {secret.serial for secret in self.secrets if now < secret.until}
+        return not self.secrets or leaning.secret_serial in opening

@@ -1,0 +1,315 @@
+"""Who may enter, who may stay, and what a wrong credential learns: nothing."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.sandbox.admission import (
+    NEEDS_WAKE,
+    CutBecause,
+    Grant,
+    RefusedBecause,
+    VisitRequest,
+    admit,
+    still_holds,
+)
+from actors.sandbox.events import (
+    AsleepPolicy,
+    ContainerSpec,
+    Event,
+    HostHeader,
+    PortExposed,
+    PortUnexposed,
+    PreviewAuthGraceEnded,
+    PreviewAuthRotated,
+    PreviewAuthSet,
+    RunEnd,
+    RunEnded,
+    RunStarted,
+    SandboxCreated,
+    SandboxDestroyed,
+    SandboxStopped,
+)
+from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
+from actors.sandbox.state import SandboxState, evolve, fold
+from actors.testing.strategies import NOW, histories, states, visit_requests
+
+WEB, API = Port(8080), Port(5173)
+STABLE, OTHER = PortToken("stable"), PortToken("other_token")
+FIRST, SECOND, THIRD = (PreviewToken(f"preview-token-number-{number}") for number in range(3))
+UP = RunStarted("run-1")
+EXPOSED = PortExposed(WEB, STABLE)
+GATE = PreviewAuthSet(FIRST.digest())
+
+
+def created(*, open_ports: bool = False, when_asleep: AsleepPolicy = AsleepPolicy.WAKE) -> SandboxCreated:
+    return SandboxCreated(SandboxId("my-app"), ContainerSpec(), open_ports, when_asleep)
+
+
+def after(*events: Event, first: SandboxCreated | None = None) -> SandboxState | None:
+    return fold([first or created(), *events])
+
+
+def knock(
+    *, port: Port = WEB, token: PortToken | None = STABLE, bearer: PreviewToken | bytes | None = None
+) -> VisitRequest:
+    return VisitRequest(port, token, bearer.reveal().encode() if isinstance(bearer, PreviewToken) else bearer)
+
+
+# The table of answers to credentials (docs: preview traffic), the run being up.
+
+
+@pytest.mark.parametrize(
+    ("state", "request_", "answer"),
+    [
+        pytest.param(after(EXPOSED, UP), knock(), Grant(WEB, "run-1", 1, None), id="right token"),
+        pytest.param(None, knock(), RefusedBecause.INVALID_TOKEN, id="no such sandbox"),
+        pytest.param(after(UP), knock(), RefusedBecause.INVALID_TOKEN, id="port not exposed"),
+        pytest.param(after(EXPOSED, UP), knock(token=OTHER), RefusedBecause.INVALID_TOKEN, id="wrong token"),
+        pytest.param(
+            after(EXPOSED, PortExposed(API, OTHER), UP),
+            knock(token=OTHER),
+            RefusedBecause.INVALID_TOKEN,
+            id="token of another port",
+        ),
+        pytest.param(
+            after(EXPOSED, PortUnexposed(WEB), UP), knock(), RefusedBecause.INVALID_TOKEN, id="after unexpose"
+        ),
+        pytest.param(
+            after(EXPOSED, PortExposed(WEB, OTHER), UP), knock(), RefusedBecause.INVALID_TOKEN, id="old token"
+        ),
+        pytest.param(after(EXPOSED, SandboxDestroyed()), knock(), RefusedBecause.INVALID_TOKEN, id="after destroy"),
+        pytest.param(None, knock(token=None), RefusedBecause.SANDBOX_NOT_FOUND, id="built-in form, no such sandbox"),
+        pytest.param(
+            after(SandboxDestroyed(), first=created(open_ports=True)),
+            knock(token=None),
+            RefusedBecause.SANDBOX_NOT_FOUND,
+            id="built-in form, after destroy",
+        ),
+        pytest.param(
+            after(EXPOSED, UP), knock(token=None), RefusedBecause.INVALID_TOKEN, id="built-in form, ports not open"
+        ),
+        pytest.param(
+            after(UP, first=created(open_ports=True)),
+            knock(token=None, port=Port(80)),
+            Grant(Port(80), "run-1", None, None),
+            id="built-in form, any port",
+        ),
+        pytest.param(
+            after(UP, first=created(open_ports=True)),
+            knock(),
+            RefusedBecause.INVALID_TOKEN,
+            id="open ports do not make a wrong token right",
+        ),
+        pytest.param(after(EXPOSED, GATE, UP), knock(), RefusedBecause.AUTH_REQUIRED, id="no bearer token"),
+        pytest.param(
+            after(EXPOSED, GATE, UP), knock(bearer=b""), RefusedBecause.AUTH_REQUIRED, id="empty bearer token"
+        ),
+        pytest.param(
+            after(EXPOSED, GATE, UP), knock(bearer=SECOND), RefusedBecause.AUTH_INVALID, id="wrong bearer token"
+        ),
+        pytest.param(
+            after(EXPOSED, GATE, UP),
+            knock(bearer=b"\xff\xfe not even text"),
+            RefusedBecause.AUTH_INVALID,
+            id="bearer token that is no text",
+        ),
+        pytest.param(after(EXPOSED, GATE, UP), knock(bearer=FIRST), Grant(WEB, "run-1", 1, 2), id="right bearer token"),
+        pytest.param(
+            after(EXPOSED, GATE, UP),
+            knock(token=OTHER, bearer=FIRST),
+            RefusedBecause.INVALID_TOKEN,
+            id="right bearer token, wrong port token",
+        ),
+        pytest.param(
+            after(GATE, UP, first=created(open_ports=True)),
+            knock(token=None),
+            RefusedBecause.AUTH_REQUIRED,
+            id="built-in form passes the same gate",
+        ),
+        pytest.param(
+            after(EXPOSED, UP), knock(bearer=SECOND), Grant(WEB, "run-1", 1, None), id="bearer token for nothing"
+        ),
+    ],
+)
+def test_credential_is_answered(
+    state: SandboxState | None, request_: VisitRequest, answer: Grant | RefusedBecause
+) -> None:
+    assert admit(state, request_, NOW) == answer
+
+
+def test_grant_says_which_host_the_service_is_to_see() -> None:
+    granted = admit(after(PortExposed(WEB, STABLE, None, HostHeader.PRESERVE), UP), knock(), NOW)
+    assert isinstance(granted, Grant)
+    assert granted.host_header is HostHeader.PRESERVE
+
+
+def test_preflight_needs_no_bearer_token_but_the_one_in_the_hostname() -> None:
+    state = after(EXPOSED, GATE, UP)
+    assert admit(state, VisitRequest(WEB, STABLE, preflight=True), NOW) == Grant(WEB, "run-1", 1, 2)
+    assert admit(state, VisitRequest(WEB, OTHER, preflight=True), NOW) is RefusedBecause.INVALID_TOKEN
+
+
+# The run's state comes last.
+
+
+@pytest.mark.parametrize(
+    ("events", "when_asleep", "answer"),
+    [
+        ([], AsleepPolicy.WAKE, NEEDS_WAKE),
+        ([], AsleepPolicy.STALE, RefusedBecause.STALE_PREVIEW_URL),
+        ([UP, RunEnded("run-1", RunEnd.SLEPT)], AsleepPolicy.WAKE, NEEDS_WAKE),
+        ([SandboxStopped()], AsleepPolicy.WAKE, RefusedBecause.SANDBOX_STOPPED),
+        ([UP, SandboxStopped()], AsleepPolicy.STALE, RefusedBecause.SANDBOX_STOPPED),
+    ],
+)
+def test_only_a_right_credential_learns_that_nothing_is_up(
+    events: list[Event], when_asleep: AsleepPolicy, answer: object
+) -> None:
+    state = after(EXPOSED, GATE, *events, first=created(when_asleep=when_asleep))
+    assert admit(state, knock(bearer=FIRST), NOW) == answer
+    assert admit(state, knock(bearer=SECOND), NOW) is RefusedBecause.AUTH_INVALID
+    assert admit(state, knock(), NOW) is RefusedBecause.AUTH_REQUIRED
+    assert admit(state, knock(token=OTHER, bearer=FIRST), NOW) is RefusedBecause.INVALID_TOKEN
+
+
+# Rotation and its grace.
+
+ROTATED = (EXPOSED, GATE, UP, PreviewAuthRotated(SECOND.digest()))
+IN_GRACE = (EXPOSED, GATE, UP, PreviewAuthRotated(SECOND.digest(), NOW + 60))
+
+
+def test_rotated_token_stops_at_once_and_the_new_one_opens() -> None:
+    assert admit(after(*ROTATED), knock(bearer=FIRST), NOW) is RefusedBecause.AUTH_INVALID
+    assert admit(after(*ROTATED), knock(bearer=SECOND), NOW) == Grant(WEB, "run-1", 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("later", "answer"),
+    [(0.0, Grant(WEB, "run-1", 1, 2)), (59.999, Grant(WEB, "run-1", 1, 2)), (60.0, RefusedBecause.AUTH_INVALID)],
+)
+def test_old_token_opens_until_its_grace_is_over_whether_or_not_an_alarm_has_run(later: float, answer: object) -> None:
+    state = after(*IN_GRACE)
+    assert admit(state, knock(bearer=FIRST), NOW + later) == answer
+    assert admit(state, knock(bearer=SECOND), NOW + later) == Grant(WEB, "run-1", 1, 3)
+    assert (still_holds(state, Grant(WEB, "run-1", 1, 2), NOW + later) is None) == isinstance(answer, Grant)
+
+
+def test_third_token_ends_the_first_ones_grace() -> None:
+    state = after(*IN_GRACE, PreviewAuthRotated(THIRD.digest(), NOW + 60))
+    answers = [admit(state, knock(bearer=token), NOW) for token in (FIRST, SECOND, THIRD)]
+    assert answers == [RefusedBecause.AUTH_INVALID, Grant(WEB, "run-1", 1, 3), Grant(WEB, "run-1", 1, 4)]
+
+
+def test_token_that_returns_is_another_generation() -> None:
+    """Rotated away and back: whoever was cut in between stays cut."""
+    state = after(*ROTATED, PreviewAuthRotated(FIRST.digest()))
+    assert admit(state, knock(bearer=FIRST), NOW) == Grant(WEB, "run-1", 1, 4)
+    assert still_holds(state, Grant(WEB, "run-1", 1, 2), NOW) is CutBecause.ROTATED
+
+
+# Who may stay.
+
+VISIT = Grant(WEB, "run-1", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([], None),
+        ([PortExposed(WEB, STABLE, "renamed", HostHeader.PRESERVE)], None),
+        ([PortExposed(API, OTHER)], None),
+        ([PortUnexposed(WEB)], CutBecause.UNEXPOSED),
+        ([PortUnexposed(WEB), EXPOSED], CutBecause.UNEXPOSED),
+        ([PortExposed(WEB, OTHER)], CutBecause.UNEXPOSED),
+        ([PortExposed(WEB, OTHER), EXPOSED], CutBecause.UNEXPOSED),
+        ([PreviewAuthSet(SECOND.digest())], CutBecause.ROTATED),
+        ([PreviewAuthSet(FIRST.digest())], CutBecause.ROTATED),
+        ([PreviewAuthRotated(SECOND.digest())], CutBecause.ROTATED),
+        ([PreviewAuthRotated(SECOND.digest(), NOW + 60)], None),
+        ([PreviewAuthRotated(SECOND.digest(), NOW)], CutBecause.ROTATED),
+        ([PreviewAuthRotated(SECOND.digest(), NOW + 60), PreviewAuthGraceEnded()], CutBecause.ROTATED),
+        ([RunEnded("run-1", RunEnd.EXITED)], CutBecause.RUN_ENDED),
+        ([RunEnded("run-1", RunEnd.EXITED), RunStarted("run-2")], CutBecause.RUN_ENDED),
+        ([SandboxStopped()], CutBecause.STOPPED),
+        ([SandboxDestroyed()], CutBecause.DESTROYED),
+    ],
+)
+def test_visit_stays_as_long_as_all_that_it_leaned_on_stands(events: list[Event], reason: CutBecause | None) -> None:
+    assert still_holds(after(EXPOSED, GATE, UP, *events), VISIT, NOW) is reason
+
+
+def test_visit_to_a_sandbox_that_is_gone_is_cut() -> None:
+    assert still_holds(None, VISIT, NOW) is CutBecause.DESTROYED
+
+
+def test_gate_set_later_is_for_those_inside_as_well() -> None:
+    inside = Grant(WEB, "run-1", 1, None)
+    assert still_holds(after(EXPOSED, UP), inside, NOW) is None
+    assert still_holds(after(EXPOSED, UP, GATE), inside, NOW) is CutBecause.ROTATED
+
+
+def test_visit_in_the_built_in_form_leans_on_no_exposure() -> None:
+    inside = Grant(WEB, "run-1", None, None)
+    state = after(EXPOSED, UP, PortUnexposed(WEB), first=created(open_ports=True))
+    assert still_holds(state, inside, NOW) is None
+
+
+# Laws.
+
+
+@given(st.data())
+def test_what_is_admitted_holds(data: st.DataObject) -> None:
+    state = data.draw(states())
+    granted = admit(state, data.draw(visit_requests(state)), NOW)
+    if isinstance(granted, Grant):
+        assert still_holds(state, granted, NOW) is None
+
+
+@given(st.data())
+def test_what_is_cut_never_holds_again(data: st.DataObject) -> None:
+    """All events of a history, one after another: a grant once groundless stays so."""
+    events = data.draw(histories())
+    state: SandboxState | None = None
+    granted: list[Grant] = []
+    cut: set[int] = set()
+    for event in events:
+        state = evolve(state, event)
+        for number, grant in enumerate(granted):
+            holds = still_holds(state, grant, NOW) is None
+            assert not (holds and number in cut)
+            if not holds:
+                cut.add(number)
+        answer = admit(state, data.draw(visit_requests(state)), NOW)
+        if isinstance(answer, Grant):
+            granted.append(answer)
+
+
+@given(st.data())
+def test_wrong_port_token_gets_one_answer_whatever_the_state(data: st.DataObject) -> None:
+    state = data.draw(states())
+    request = data.draw(visit_requests(state))
+    exposed = state.ports.get(request.port) if state is not None else None
+    if request.token is not None and (exposed is None or exposed.token != request.token):
+        assert admit(state, request, NOW) is RefusedBecause.INVALID_TOKEN
+
+
+# What shows.
+
+
+def test_request_shows_no_secret_to_anybody_who_prints_it() -> None:
+    request = knock(bearer=FIRST)
+    # msgspec gives every struct a `__rich_repr__`, which rich asks in preference to `__repr__`.
+    shown = f"{request!r} {request} {[*request.__rich_repr__()]}"
+    for secret in (STABLE.reveal(), FIRST.reveal()):
+        assert secret not in shown
+
+
+def test_every_reason_is_the_code_of_an_answer() -> None:
+    assert all(reason == reason.name for reason in RefusedBecause)
+
+
+def test_reasons_to_cut_are_different() -> None:
+    assert all(one != other for one, other in itertools.combinations(CutBecause, 2))
