@@ -266,7 +266,8 @@ class Activation:
         self._answer_held()
         ended = self.book.losing(command, self.state, self._around.clock())
         run = self.runs.part_with(self._current_run_id())
-        if isinstance(command, DestroySandbox) and self._container is not None:
+        if isinstance(command, DestroySandbox) and self.state is not None:
+            assert self._container is not None
             self._destroyers.append(message.reply)
             if len(self._destroyers) == 1:
                 pull(ended)
@@ -531,7 +532,7 @@ class Activation:
         return [*postponed]
 
     async def disown(self, report: Report) -> None:
-        """Deal with a report that came too late for this activation and means nothing to the next."""
+        """Deal with a report that came too late for this activation and says nothing to the next."""
         if isinstance(report, RunReady) and not report.run.detachable:
             await stop(report.run)
 

@@ -245,8 +245,6 @@ class Actor:
                 message = self._mailbox.take()
                 self._room_lot.unpark()
                 await activation.turn(message)
-            # One that was woken for a single place, and cancelled, must not leave the others waiting.
-            self._room_lot.unpark_all()
             if activation.cleared or activation.may_rest():
                 return
             await activation.compact_if_grown()
@@ -314,7 +312,6 @@ class Actor:
         self._refuse_all(self._sentence)
         await self._sit_out(now + WINDOW_S)
         self._sentence = None
-        self._breakages.forget()
         self._step(Happening.SERVED_TIME)
 
     async def _sit_out(self, until: float) -> None:

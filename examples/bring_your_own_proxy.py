@@ -22,16 +22,17 @@ async def copy(source: trio.abc.ReceiveStream, sink: trio.abc.HalfCloseableStrea
 
 async def relay(client: trio.SocketStream, visit: Visit) -> None:
     """Move bytes both ways until both sides have ended, or the sandbox's owner takes the visit back."""
-    async with trio.open_nursery() as nursery:
+    # The connection outlives the tasks that use it, so the nursery is the inner one.
+    async with await visit.run.dial(visit.grant.port) as service, trio.open_nursery() as nursery:
 
         def cut(reason: CutBecause) -> None:
             print(f"cut: {reason}", flush=True)
             nursery.cancel_scope.cancel()
 
+        # Also called, at once, if the cord was pulled while we were dialling.
         visit.on_cut(cut)
-        async with await visit.run.dial(visit.grant.port) as service:
-            nursery.start_soon(copy, client, service)
-            await copy(service, client)
+        nursery.start_soon(copy, client, service)
+        await copy(service, client)
 
 
 async def serve_client(runtime: Runtime, sandbox: SandboxId, request: VisitRequest, client: trio.SocketStream) -> None:

@@ -31,7 +31,7 @@ RUNNING_MAX: Final = 256
 EXITED_MAX: Final = 256
 """Exited processes that are remembered, with their output."""
 READY_S: Final = 30.0
-"""For the keeper to come up; measured: 20 ms on an idle machine, 10 s on one with ten times too much to do."""
+"""For the keeper to come up; measured: 20 ms. The rest is for machines with far too much to do."""
 KILLED_EXIT_CODE: Final = -int(signals.SIGKILL)
 """Stands for an end that nobody was left to see: all of them are killed then."""
 

@@ -13,7 +13,7 @@ BACKOFF_MAX_S: Final = 2.0
 
 BREAKAGES_MAX: Final = 5
 WINDOW_S: Final = 30.0
-"""More than `BREAKAGES_MAX` within this leads to quarantine, for as long again."""
+"""More than `BREAKAGES_MAX` within this leads to quarantine, for as long again: then none of them counts any more."""
 
 
 class Breakages:
@@ -42,7 +42,3 @@ class Breakages:
     def remembered_until(self) -> float:
         """When the last one will have left the window; long ago if there was none."""
         return self._times[-1] + WINDOW_S if self._times else -float("inf")
-
-    def forget(self) -> None:
-        """Start anew: the quarantine has been served."""
-        self._times.clear()

@@ -280,6 +280,36 @@ async def test_a_stop_during_a_wake_calls_it_off_and_refuses_who_waits(nursery: 
         assert container.run is None
 
 
+class Lingering(FakeContainer):
+    """Takes its time to clean up after a start that is called off."""
+
+    clean: trio.Event
+
+    async def start(self, run_id: str, nursery: trio.Nursery) -> FakeRun:
+        try:
+            return await super().start(run_id, nursery)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.clean.wait()
+
+
+@pytest.mark.parametrize("what", ["stop", "destroy"])
+async def test_the_end_waits_until_nothing_is_left_of_a_start(nursery: trio.Nursery, what: str) -> None:
+    container = Lingering({})
+    container.clean = trio.Event()
+    container.hold_starts()
+    async with open_runtime(MemoryStore(), containers={"process": lambda *_: container}) as runtime:
+        sandbox = await exposed(runtime)
+        answers = Answers(nursery)
+        await answers.begin("visit", lambda: runtime.admit(NAME, KNOCK))
+        await answers.begin("end", sandbox.stop if what == "stop" else sandbox.destroy)
+        assert answers.got.keys() == {"visit"}
+        assert not container.removed
+        container.clean.set()
+        await wait_all_tasks_blocked()
+        assert answers.got["end"] == 0
+
+
 async def test_a_destruction_during_a_wake_calls_it_off_and_refuses_who_waits(nursery: trio.Nursery) -> None:
     containers = fake_containers()
     async with running(containers=containers) as runtime:

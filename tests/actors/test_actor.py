@@ -28,7 +28,7 @@ from actors.errors import (
 from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
 from actors.messages import ActorGoneError
-from actors.runtime import Runtime, open_runtime
+from actors.runtime import Runtime, RuntimeStatistics, open_runtime
 from actors.sandbox.admission import CutBecause, Grant, RefusedBecause, VisitRequest, admit, still_holds
 from actors.sandbox.decide import (
     Command,
@@ -45,7 +45,7 @@ from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.state import evolve
 from actors.store import Entry
 from actors.surroundings import Limits
-from actors.testing.containers import FakeContainers, fake_containers
+from actors.testing.containers import FakeContainers, FakeRun, fake_containers
 from actors.testing.storage import FaultyStore
 from actors.visits import Visit
 
@@ -217,6 +217,68 @@ async def test_a_failed_append_leaves_nothing_behind_and_tells_the_caller() -> N
         (await enter(runtime)).end()
 
 
+async def test_a_command_whose_sender_has_gone_before_its_turn_is_dropped(nursery: trio.Nursery) -> None:
+    store = FaultyStore(MemoryStore())
+    async with running(store) as runtime:
+        sandbox = await exposed(runtime)
+        with store.hold_appends():
+            outcomes = Outcomes(nursery)
+            scope = trio.CancelScope()
+
+            async def go() -> None:
+                with scope:
+                    await sandbox.expose_port(2002)
+
+            await outcomes.start("stays", lambda: sandbox.expose_port(2001))
+            await outcomes.start("goes", go)
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert outcomes.order == ["goes"]
+        await wait_all_tasks_blocked()
+        assert (await sandbox.state()).ports.keys() == {8080, 2001}
+
+
+async def test_after_a_failed_append_no_run_goes_on_that_nobody_knows(autojump_clock: MockClock) -> None:
+    store = FaultyStore(MemoryStore())
+    async with running(store) as runtime:
+        sandbox = await exposed(runtime)
+        visit = await enter(runtime)
+        store.fail_next_append()
+        with pytest.raises(ActorBrokenError):
+            await sandbox.expose_port(2001)
+        await sandbox.state()
+        with trio.fail_after(1):
+            assert await visit.run.wait_stopped() == "stopped"
+        second = await enter(runtime)
+        assert second.run is not visit.run
+        second.end()
+
+
+async def test_a_run_that_comes_up_while_its_actor_breaks_is_ended(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    store, containers = FaultyStore(MemoryStore()), fake_containers()
+    async with running(store, containers=containers) as runtime:
+        sandbox = await exposed(runtime)
+        container = containers.made[NAME]
+        container.hold_starts()
+        outcomes = Outcomes(nursery)
+        await outcomes.start("visit", lambda: enter(runtime))
+        store.fail_next_append()
+        with store.hold_appends():
+            await outcomes.start("fails", lambda: sandbox.expose_port(2001))
+            container.release_starts()
+            await wait_all_tasks_blocked()
+        await trio.sleep(1)
+        assert {name: type(error) for name, error in outcomes.errors.items()} == dict.fromkeys(
+            ["visit", "fails"], ActorBrokenError
+        )
+        assert container.run is not None
+        assert container.run._ended.is_set()
+        assert runtime.statistics() == RuntimeStatistics(actors=1, visits=0, runs=0)
+        (await enter(runtime)).end()
+
+
 async def test_after_a_failed_append_state_is_what_the_log_says(autojump_clock: MockClock) -> None:
     for written in (False, True):
         store = FaultyStore(MemoryStore())
@@ -319,6 +381,23 @@ async def test_an_actor_with_a_visit_a_lease_or_a_run_stays(autojump_clock: Mock
         assert runtime.statistics().actors == 0
 
 
+async def test_an_actor_leaves_a_run_that_can_be_found_again_but_not_its_visits_and_leases(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeRun, "detachable", True)
+    async with running(limits=Limits(rest_after_s=30)) as runtime:
+        sandbox = await exposed(runtime)
+        async with sandbox.running():
+            await trio.sleep(100)
+            assert runtime.statistics().actors == 1
+        visit = await enter(runtime)
+        await trio.sleep(100)
+        assert runtime.statistics() == RuntimeStatistics(actors=1, visits=1, runs=1)
+        visit.end()
+        await trio.sleep(61)
+        assert runtime.statistics().actors == 0
+
+
 async def test_messages_that_arrive_while_an_actor_leaves_reach_the_next_in_order(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -388,6 +467,28 @@ async def test_a_full_mailbox_refuses_at_once_but_not_a_revocation(nursery: trio
         await wait_all_tasks_blocked()
         assert outcomes.errors == {}
         assert {*outcomes.order} == {"expose", *(f"{what} {n}" for what in ("waits", "revokes") for n in range(3))}
+
+
+async def test_a_revocation_that_waits_for_room_is_let_in_with_the_next_message_taken(nursery: trio.Nursery) -> None:
+    store = FaultyStore(MemoryStore())
+    async with running(store, Limits(mailbox_room=1, mailbox_reserve=1)) as runtime:
+        sandbox = await exposed(runtime)
+        actor = runtime.actor(NAME)
+        outcomes = Outcomes(nursery)
+        with store.hold_appends():
+            await outcomes.start("taken", lambda: sandbox.expose_port(2000))
+            await outcomes.start("waits", lambda: sandbox.expose_port(2001))
+            for number in range(3):
+                await outcomes.start(f"revokes {number}", lambda: sandbox.unexpose_port(8080))
+            assert actor._room_lot.statistics().tasks_waiting == 2
+        with store.hold_appends():
+            await store.wait_append_held()
+            await wait_all_tasks_blocked()
+            assert outcomes.order == ["taken"]
+            assert actor._room_lot.statistics().tasks_waiting == 1, "it need not wait until all others are done"
+        await wait_all_tasks_blocked()
+        assert outcomes.errors == {}
+        assert len(outcomes.order) == 5
 
 
 async def test_a_revocation_that_waits_for_room_may_be_cancelled_without_harm_to_the_others(

@@ -16,6 +16,7 @@ from actors.errors import (
     SandboxMismatchError,
     SandboxNotFoundError,
     ShuttingDownError,
+    StoreError,
     StoreLockedError,
 )
 from actors.filestore import FileStore
@@ -26,7 +27,7 @@ from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
 from actors.sandbox.decide import Command, UnexposePort
 from actors.sandbox.events import RunEnd, RunEnded, decode
 from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
-from actors.store import Store
+from actors.store import Store, Tenure
 from actors.surroundings import Limits
 from actors.testing.containers import FakeContainer, FakeContainers, fake_containers
 from actors.testing.storage import FaultyStore
@@ -50,10 +51,12 @@ async def exposed(runtime: Runtime, name: str = NAME) -> None:
     await (await runtime.get_sandbox(name)).expose_port(8080, token="secret")
 
 
-async def enter(runtime: Runtime, name: SandboxId = NAME) -> Visit:
+async def enter(runtime: Runtime, name: SandboxId = NAME, *, stubborn: bool = False) -> Visit:
+    """Be admitted, and end when cut, unless `stubborn`."""
     visit = await runtime.admit(name, KNOCK)
     assert isinstance(visit, Visit)
-    visit.on_cut(lambda _: visit.end())
+    if not stubborn:
+        visit.on_cut(lambda _: visit.end())
     return visit
 
 
@@ -87,8 +90,16 @@ async def test_a_sandbox_made_private_is_private_from_its_first_moment() -> None
         assert await runtime.admit(NAME, KNOCK) is RefusedBecause.AUTH_REQUIRED
 
 
-async def test_what_does_not_exist_costs_no_actor() -> None:
-    async with running() as runtime:
+async def test_what_does_not_exist_costs_no_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims: list[SandboxId] = []
+
+    async def claim(sandbox: SandboxId) -> Tenure:
+        claims.append(sandbox)
+        raise StoreError("not now")
+
+    store = MemoryStore()
+    monkeypatch.setattr(store, "claim", claim)
+    async with running(store) as runtime:
         assert await runtime.admit(NAME, KNOCK) is RefusedBecause.INVALID_TOKEN
         assert await runtime.admit(NAME, VisitRequest(Port(8080))) is RefusedBecause.SANDBOX_NOT_FOUND
         assert runtime.admit_nowait(NAME, KNOCK) is None
@@ -98,6 +109,7 @@ async def test_what_does_not_exist_costs_no_actor() -> None:
             await runtime.call(NAME, UnexposePort(8080))
         assert not runtime.exists(NAME)
         assert runtime.live_run(NAME) is None
+        assert claims == []
         assert runtime.statistics() == RuntimeStatistics(actors=0, visits=0, runs=0)
 
 
@@ -223,8 +235,7 @@ async def test_whoever_waits_for_anything_when_the_runtime_closes_gets_an_answer
             await exposed(runtime, name)
         held, drains, dies, writes = [await runtime.find_sandbox(name) for name in ("held", "drains", "dies", "writes")]
         visit = await enter(runtime, drains.id)
-        stuck = await runtime.admit(dies.id, KNOCK)
-        assert isinstance(stuck, Visit)
+        stuck = await enter(runtime, dies.id, stubborn=True)
         containers.made[held.id].hold_starts()
         await begin("held visit", lambda: runtime.admit(held.id, KNOCK))
         await begin("held exec", lambda: held.exec("true"))
@@ -245,6 +256,41 @@ async def test_whoever_waits_for_anything_when_the_runtime_closes_gets_an_answer
     assert got.pop("held visit") is got.pop("held exec") is got.pop("create") is ShuttingDownError
     assert {*got} == {"destroy", "append", "behind it"}
     assert not any(answer is ShuttingDownError for answer in got.values()), "what had begun is finished"
+    stuck.end()
+
+
+async def test_whoever_waits_outside_when_the_runtime_is_cancelled_gets_an_answer(nursery: trio.Nursery) -> None:
+    store, containers = FaultyStore(MemoryStore()), fake_containers()
+    got: dict[str, object] = {}
+
+    async def begin(name: str, call: Callable[[], Awaitable[object]]) -> None:
+        async def note() -> None:
+            try:
+                got[name] = await call()
+            except PorticoError as error:
+                got[name] = type(error)
+
+        nursery.start_soon(note)
+        await wait_all_tasks_blocked()
+
+    with trio.CancelScope() as scope:
+        async with running(store, containers) as runtime:
+            for name in ("drains", "held", "dies"):
+                await exposed(runtime, name)
+            drains, held, dies = [await runtime.find_sandbox(name) for name in ("drains", "held", "dies")]
+            visit = await enter(runtime, drains.id)
+            stuck = await enter(runtime, dies.id, stubborn=True)
+            containers.made[held.id].hold_starts()
+            await begin("drain", lambda: drains.unexpose_port(8080, drain=3600))
+            await begin("visit", lambda: runtime.admit(held.id, KNOCK))
+            await begin("destroy", dies.destroy)
+            await begin("create", lambda: runtime.get_sandbox(dies.id))
+            assert got == {}
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    await wait_all_tasks_blocked()
+    assert got == dict.fromkeys(["drain", "visit", "destroy", "create"], ShuttingDownError)
+    assert [visit.cut_because, stuck.cut_because] == [CutBecause.RUN_ENDED, CutBecause.DESTROYED]
     stuck.end()
 
 

@@ -77,7 +77,7 @@ async def name_target(caller: Caller, asked: Asked) -> None:
     if asked.target == "/raw":
         await caller.send_raw(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n")
         while data := await caller.stream.receive_some():
-            await caller.send_raw(data)
+            await caller.send_raw(bytes(data))
     elif asked.target == "/stream":
         await caller.begin()
         for letter in asked.target:

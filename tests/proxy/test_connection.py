@@ -327,9 +327,13 @@ async def test_lingering_has_an_end(preview_engine: PreviewEngine, autojump_cloc
     for client in (patient, chatty):
         await client.send(b"nonsense\r\n\r\n")
         await client.read_response()
-    with pytest.raises(trio.BrokenResourceError):
+
+    async def chatter() -> None:
         for _ in range(LINGER_BYTES_MAX // 1000 + 70):
             await chatty.send(b"x" * 1000)
+
+    with pytest.raises(trio.BrokenResourceError):
+        await chatter()
     await trio.sleep(LINGER_S + 1)
     assert preview_engine.router.connections == 0
 

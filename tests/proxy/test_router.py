@@ -232,6 +232,7 @@ async def test_drain_cuts_what_outlasts_it_and_says_how_many(autojump_clock: tri
                 await waking.read_response()
             with pytest.raises(trio_websocket.ConnectionClosed) as closed:
                 await websocket.get_message()
+            assert closed.value.reason is not None
             assert closed.value.reason.code == 1001
         engine.container("asleep").release_starts()
 

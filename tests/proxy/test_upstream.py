@@ -1,12 +1,13 @@
 """Connections to services: whose they are, for how long they are kept, and that none is lost."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from actors import NotListeningError, Port, Visit
+from actors import ContainerContext, NotListeningError, Port, SandboxId, Visit
 from actors.sandbox.admission import Grant
 from actors.testing.containers import fake_containers
 from actors.visits import VisitBook
@@ -208,8 +209,8 @@ async def test_connect_gives_up_after_its_time(autojump_clock: trio.testing.Mock
     assert trio.current_time() == 5
 
 
-async def test_connect_tells_that_nothing_listens(nursery: trio.Nursery) -> None:
-    container = fake_containers()(None, {})  # type: ignore[arg-type]  # needs no context
+async def test_connect_tells_that_nothing_listens(nursery: trio.Nursery, tmp_path: Path) -> None:
+    container = fake_containers()(ContainerContext(SandboxId("my-app"), tmp_path), {})
     run = await container.start("run-a", nursery)
 
     with pytest.raises(NotListeningError):

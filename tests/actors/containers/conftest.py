@@ -51,6 +51,8 @@ class Lifeline:
         self.path = folder / "lifeline"
         os.mkfifo(self.path)
         self._reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        # Ours, so that a reading end between two writers waits instead of seeing an end.
+        self._writer = os.open(self.path, os.O_WRONLY)
 
     async def wait_held(self, lines: int = 1) -> list[str]:
         """Block until so many lines were written into it; return them."""
@@ -61,7 +63,9 @@ class Lifeline:
         return text.decode().split("\n")[:-1]
 
     async def wait_released(self) -> None:
-        """Block until nobody holds it any more."""
+        """Block until nobody else holds it any more. Afterwards it is of no use."""
+        os.close(self._writer)
+        self._writer = -1
         while True:
             await trio.lowlevel.wait_readable(self._reader)
             if os.read(self._reader, 65536) == b"":
@@ -69,6 +73,8 @@ class Lifeline:
 
     def close(self) -> None:
         os.close(self._reader)
+        if self._writer >= 0:
+            os.close(self._writer)
 
 
 @pytest.fixture

@@ -11,30 +11,31 @@ from pathlib import Path
 import pytest
 import trio
 
-from actors.containers.base import ContainerContext, ProcessOptions, ProcessStatus, Run
+from actors.containers.base import ContainerContext, ProcessOptions, Run
 from actors.containers.process import RUNS_KEPT, ProcessContainer, process_containers, remove_tree
 from actors.errors import ContainerStartError, InvalidNameError, NotListeningError
 from actors.sandbox.ids import SandboxId
 from actors.testing.containers import check_container
 
-# Listens on a port of its own choice, the same as before if there is a file of it, and says when it does.
+from .conftest import Lifeline
+
+# Listens on the port it is given, or on one of its own choice for 0, and says which into a FIFO once it does.
 LISTENER = """
 import os, socket
 sock = socket.create_server(("127.0.0.1", int(os.environ["AT"])))
-print(sock.getsockname()[1], flush=True)
+with open(os.environ["SAY"], "w") as fifo:
+    print(sock.getsockname()[1], file=fifo)
 while True:
     sock.accept()[0].close()
 """
 
 
-async def serve(run: Run, at: int = 0) -> int:
+async def serve(run: Run, lifeline: Lifeline, at: int = 0) -> int:
     """Start a listener in the run and return its port once it listens."""
-    options = ProcessOptions([sys.executable, "-c", LISTENER], env={"AT": str(at)})
-    process = await run.start_process(options)
-    while not (logs := await process.logs()).endswith(b"\n"):
-        assert process.status is ProcessStatus.RUNNING
-        await trio.lowlevel.checkpoint()
-    return int(logs)
+    env = {"AT": str(at), "SAY": str(lifeline.path)}
+    await run.start_process(ProcessOptions([sys.executable, "-c", LISTENER], env=env))
+    [port] = await lifeline.wait_held()
+    return int(port)
 
 
 def make(folder: Path, **options: object) -> ProcessContainer:
@@ -43,12 +44,12 @@ def make(folder: Path, **options: object) -> ProcessContainer:
     return container
 
 
-async def test_process_container_keeps_every_promise(tmp_path: Path) -> None:
+async def test_process_container_keeps_every_promise(tmp_path: Path, lifeline: Lifeline) -> None:
     factory = process_containers(stop_grace=1.0)
     ports: list[int] = []
 
     async def same_port(run: Run) -> int:
-        ports.append(await serve(run, ports[-1] if ports else 0))
+        ports.append(await serve(run, lifeline, ports[-1] if ports else 0))
         return ports[-1]
 
     await check_container(lambda context: factory(context, {}), tmp_path, serve=same_port)

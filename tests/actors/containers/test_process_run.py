@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 from actors.containers import process_run as module
 from actors.containers.base import ProcessOptions, ProcessStatus
 from actors.containers.keeper import OUTPUT_BYTES_MAX
-from actors.containers.process_run import ProcessRun, Service, read_log
+from actors.containers.process_run import ProcessRun, read_log
 from actors.errors import ContainerError, InvalidNameError
 
 from .conftest import Lifeline, Up
@@ -27,13 +28,6 @@ nohup sh -c 'echo nohup >&9; exec sleep 1000000' &
 echo service >&9
 while :; do sleep 1000000; done
 """
-
-
-async def logs_ending(process: Service, end: bytes) -> bytes:
-    """Wait until the output ends so: the keeper writes it down a moment after it was printed."""
-    while not (logs := await process.logs()).endswith(end):
-        await trio.lowlevel.checkpoint()
-    return logs
 
 
 async def test_service_sees_its_own_small_environment_and_workspace(
@@ -211,31 +205,41 @@ async def test_daemon_left_behind_keeps_the_run_busy(up: Up, lifeline: Lifeline)
         assert run.busy
 
 
-async def test_run_is_idle_again_after_its_last_process(up: Up) -> None:
+async def test_run_is_idle_again_after_its_last_process(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = trio.Event()
+
+    def watch(run: ProcessRun, event: bytes, fields: Sequence[bytes]) -> None:
+        apply(run, event, fields)
+        if event == b"idle":
+            idle.set()
+
+    apply = ProcessRun._apply
+    monkeypatch.setattr(ProcessRun, "_apply", watch)
     async with up() as run:
         process = await run.start_process(ProcessOptions(FOREVER))
         busy = [run.busy]
         await process.kill(signal.SIGKILL)
-        while run.busy:
-            await trio.lowlevel.checkpoint()
-        assert busy == [True]
+        await idle.wait()
+        assert [*busy, run.busy] == [True, False]
         assert process.exit_code == -signal.SIGKILL
 
 
-async def test_stop_is_polite_first(up: Up) -> None:
+async def test_stop_is_polite_first(up: Up, lifeline: Lifeline) -> None:
     script = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: (print("bye"), sys.exit(0)))
-print("ready")
+with open(os.environ["L"], "w") as fifo:
+    print("ready", file=fifo)
 while True:
     signal.pause()
 """
     async with up() as run:
-        process = await run.start_process(ProcessOptions(["python", "-c", script]))
-        await logs_ending(process, b"ready\n")
+        options = ProcessOptions(["python", "-c", script], env={"L": str(lifeline.path)})
+        process = await run.start_process(options)
+        await lifeline.wait_held()
         await run.stop()
         assert process.exit_code == 0
-        assert await process.logs() == b"ready\nbye\n"
+        assert await process.logs() == b"bye\n"
 
 
 async def test_stop_leaves_nothing_of_what_does_not_heed_it(

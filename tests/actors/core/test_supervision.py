@@ -31,12 +31,12 @@ def test_a_breakage_counts_up_to_the_end_of_the_window_and_is_remembered_as_long
     assert breakages.count(100.0 + WINDOW_S) == 0
 
 
-def test_served_time_is_forgotten() -> None:
+def test_after_a_quarantine_of_a_window_everything_begins_anew() -> None:
     breakages = Breakages()
-    while breakages.note(0.0) is not None:
-        pass
-    breakages.forget()
-    assert breakages.note(0.0) == BACKOFF_FIRST_S
+    now = 0.0
+    while breakages.note(now) is not None:
+        now += 1.0
+    assert breakages.note(now + WINDOW_S) == BACKOFF_FIRST_S
 
 
 @given(st.lists(st.floats(0, 3 * WINDOW_S), max_size=20))
