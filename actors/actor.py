@@ -243,7 +243,8 @@ class Actor:
         while True:
             while self._mailbox and not activation.cleared:
                 message = self._mailbox.take()
-                self._room_lot.unpark()
+                if self._room_lot:
+                    self._room_lot.unpark()
                 await activation.turn(message)
             if activation.cleared or activation.may_rest():
                 return

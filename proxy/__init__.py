@@ -11,6 +11,14 @@
     upstream     connections to services
     transport    a stream over a socket, in few steps
 
+    embedding    for servers that have parsed the request: `proxy_to_sandbox`; over messages (the request and response
+                 as values) and pipe (a client of the router in memory)
+    asgi         previews in front of somebody's ASGI app; bridge carries its WebSockets
+    websockets   `ws_connect`, `forward_upgrade`: for the owner's own code
+
+    config, host, history, logging, demo, cli    the command
+    testing      the whole engine inside one test
+
 What is exported here is the public interface.
 """
 

@@ -698,6 +698,30 @@ async def test_who_waits_when_the_quarantine_begins_is_refused(
         )
 
 
+async def test_a_bug_that_no_caller_can_be_told_of_breaks_its_own_actor_only(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox = await exposed(runtime)
+        neighbour = await runtime.get_sandbox("neighbour")
+        visit = await enter(runtime)
+        run = containers.made[NAME].run
+        assert run is not None
+        with monkeypatch.context() as patch, capture_logs() as lines:
+            patch.setattr(activation, "decide", fail)
+            run.end()
+            await wait_all_tasks_blocked()
+        assert [line["event"] for line in lines] == ["run ended", "actor failed", "actor broken"]
+        assert visit.cut_because is CutBecause.RUN_ENDED
+        await neighbour.expose_port(8080)
+        assert await sandbox.is_port_exposed(8080)
+        (await enter(runtime)).end()
+
+
 async def test_a_corrupt_log_refuses_its_own_sandbox_only_and_says_where(autojump_clock: MockClock) -> None:
     memory = MemoryStore()
     async with running(FaultyStore(memory)) as runtime:

@@ -1,5 +1,6 @@
 """One client connection: keep-alive, pipelining, time limits, refusals, and that no secret is ever written down."""
 
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,6 +10,7 @@ import trio.testing
 from actors import Visit
 from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection
 from proxy.core.http1 import Limits
+from proxy.door import Admitted, Door
 from proxy.options import Options
 from proxy.testing import (
     Asked,
@@ -97,8 +99,6 @@ async def test_what_is_remembered_of_a_preview_is_not_its_admission(preview_engi
 async def test_other_scheme_of_a_trusted_proxy_is_not_taken_from_the_request_before(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    from ipaddress import ip_network
-
     async with open_engine(options=Options(trusted_proxies=(ip_network("192.0.2.0/24"),))) as engine:
         host = host_of(await engine.expose(mirror()))
         client = engine.connect(scheme="http")
@@ -378,8 +378,6 @@ async def test_what_comes_while_the_sandbox_wakes_is_kept(
 async def test_cancelled_in_the_moment_of_its_admission_a_visit_ends(
     preview_engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from proxy.door import Admitted, Door
-
     url = await preview_engine.expose(respond(b"hello"))
     admit = Door.admit
     visits: list[Visit] = []

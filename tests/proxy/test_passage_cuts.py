@@ -1,0 +1,142 @@
+"""One exchange through the whole engine, and its cord is pulled: what each side then sees, and when."""
+
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+
+from actors import CutBecause, Visit
+from proxy.testing import (
+    CutOffError,
+    PreviewEngine,
+    events,
+    reset_mid_body,
+    respond,
+    silence,
+    websocket_echo,
+)
+from proxy.testing import preview_engine as open_engine
+
+
+def host_of(url: str) -> str:
+    return urlsplit(url).netloc
+
+
+def close_reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str | None]:
+    assert closed.reason is not None
+    return closed.reason.code, closed.reason.reason
+
+
+# The cord.
+
+
+async def test_unexpose_cuts_a_live_stream_before_it_returns(preview_engine: PreviewEngine) -> None:
+    _told, source = trio.open_memory_channel[str](0)
+    url = await preview_engine.expose(events(source))
+    sandbox = await preview_engine.sandbox()
+    async with preview_engine.open("GET", url) as one, preview_engine.open("GET", url) as other:
+        for client in (one, other):
+            await client.read_head()
+        assert await sandbox.unexpose_port(8080) == 2
+        assert preview_engine.runtime.statistics().visits == 0
+        for client in (one, other):
+            with pytest.raises(CutOffError):
+                await client.read_some()
+    assert await sandbox.unexpose_port(8080) == 0
+
+
+async def test_unexpose_closes_websockets_with_going_away(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(websocket_echo())
+    async with preview_engine.websocket(url) as connection:
+        await connection.send_message("hello")
+        await connection.get_message()
+        assert await (await preview_engine.sandbox()).unexpose_port(8080) == 1
+        assert preview_engine.runtime.statistics().visits == 0
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await connection.get_message()
+        assert close_reason(closed.value) == (1001, "unexposed")
+
+
+async def test_end_of_the_run_closes_websockets_with_service_restart(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine() as engine:
+        url = await engine.expose(websocket_echo())
+        async with engine.websocket(url) as connection:
+            await connection.send_message("hello")
+            await connection.get_message()
+            await engine.runtime.aclose()
+            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                await connection.get_message()
+            assert close_reason(closed.value) == (1012, "run ended")
+
+
+async def test_stopped_sandbox_closes_its_websockets(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(websocket_echo())
+    async with preview_engine.websocket(url) as connection:
+        assert await (await preview_engine.sandbox()).stop() == 1
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await connection.get_message()
+        assert close_reason(closed.value) == (1001, "stopped")
+
+
+@pytest.mark.parametrize("body", [None, b"content"])
+async def test_request_that_is_cut_before_its_answer_gets_the_answer_of_now(
+    body: bytes | None, preview_engine: PreviewEngine
+) -> None:
+    host = host_of(await preview_engine.expose(silence()))
+    client = preview_engine.connect()
+    await client.send_request("GET" if body is None else "POST", "/", host, body=body)
+    await preview_engine.settle()
+    sandbox = await preview_engine.sandbox()
+    assert await sandbox.unexpose_port(8080) == 1
+    response = await client.read_response()
+    assert (response.status, response.code) == (404, "INVALID_TOKEN")
+
+    # Nothing of an answer had been sent, so the client's connection goes on.
+    preview_engine.container().handlers[8080] = respond(b"hello")
+    await client.send_request("GET", "/", host_of(await preview_engine.expose()))
+    assert (await client.read_response()).body == b"hello"
+
+
+async def test_request_that_is_cut_in_the_moment_of_its_admission_does_not_reach_the_service(
+    preview_engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await preview_engine.expose(respond(b"secret"))
+    await preview_engine.get(url)
+    dials = preview_engine.container().dials.total()
+    runtime = preview_engine.runtime
+    admit = type(runtime).admit_nowait
+
+    def admit_and_cut(self: object, *args: object) -> object:
+        visit = admit(self, *args)  # type: ignore[arg-type]  # passed on
+        assert visit is not None
+        assert isinstance(visit, Visit)
+        visit.pull(CutBecause.UNEXPOSED)
+        return visit
+
+    monkeypatch.setattr(type(runtime), "admit_nowait", admit_and_cut)
+    assert (await preview_engine.get(url)).code == "INVALID_TOKEN"
+    assert preview_engine.container().dials.total() == dials
+
+
+async def test_cut_answer_of_unknown_length_is_seen_as_cut_by_an_old_client() -> None:
+    """HTTP/1.0 knows no chunks: where the connection's end is the body's, a cut has to be a reset."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with open_engine() as engine, trio.open_nursery() as nursery:
+        url = await engine.expose(reset_mid_body(b"half"))
+
+        async def accept() -> None:
+            await engine.router.handle(await listeners[0].accept(), scheme="https")
+
+        nursery.start_soon(accept)
+        stream = await trio.testing.open_stream_to_socket_listener(listeners[0])
+        async with stream, listeners[0]:
+            await stream.send_all(f"GET / HTTP/1.0\r\nHost: {host_of(url)}\r\n\r\n".encode())
+
+            async def read_to_end() -> None:
+                while await stream.receive_some():
+                    pass
+
+            with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
+                await read_to_end()
