@@ -309,6 +309,9 @@ class ServerConnection:
         if request is None and self._failure is None:
             raise RuntimeError("there is no request to answer")
         fields = _without_framing(head.fields)
+        if head.status == 426:
+            # It must say what to upgrade to (RFC 9110 section 15.5.22).
+            fields += [field for field in head.fields if field[0] == b"upgrade"]
         modern = request is None or request.http_version == b"1.1"
         if (request is not None and request.method == b"HEAD") or head.status in (204, 304):
             self._writing = _Writing.NOTHING

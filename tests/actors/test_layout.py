@@ -42,7 +42,8 @@ def test_buried_log_survives_a_power_cut_under_its_new_name() -> None:
     write_whole(files, layout.path(SANDBOX), b"")
     layout.bury(SANDBOX, 7, 0.0)
     after = Layout(files.crash(Keep.NOTHING), "/data")
-    assert [report.path for report in after.buried(SANDBOX)] == ["/data/destroyed/my-app.19700101T000000.000000Z-00000007.log"]
+    grave = "/data/destroyed/my-app.19700101T000000.000000Z-00000007.log"
+    assert [report.path for report in after.buried(SANDBOX)] == [grave]
     assert not after.exists(SANDBOX)
 
 

@@ -417,3 +417,10 @@ class TestSwitch:
     def test_request_that_offered_nothing_cannot_switch(self, wire: bytes) -> None:
         with pytest.raises(RuntimeError):
             read_request(wire).switch_protocols(ok(field(b"Upgrade", b"websocket"), status=101))
+
+
+@pytest.mark.parametrize(("status", "told"), [(426, True), (400, False)])
+def test_upgrade_required_names_the_protocol_as_rfc_9110_15_5_22_asks(status: int, told: bool) -> None:
+    connection = read_request(GET)
+    out = connection.respond(ok(field(b"Upgrade", b"websocket"), status=status), EMPTY)
+    assert (b"Upgrade: websocket\r\n" in out) is told
