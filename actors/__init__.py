@@ -49,6 +49,7 @@ from actors.errors import StoreLockedError as StoreLockedError
 from actors.errors import TooManyVisitsError as TooManyVisitsError
 from actors.errors import UnknownRecordError as UnknownRecordError
 from actors.errors import UnsupportedError as UnsupportedError
+from actors.failures import where_raised as where_raised
 from actors.filestore import FileStore as FileStore
 from actors.handle import ExposedPort as ExposedPort
 from actors.handle import PortStatus as PortStatus

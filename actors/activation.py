@@ -31,6 +31,7 @@ from actors.errors import (
     TooManyVisitsError,
     UnknownRecordError,
 )
+from actors.failures import where_raised
 from actors.messages import (
     Admit,
     Asked,
@@ -196,8 +197,9 @@ class Activation:
             # A safety net for bugs and for refusals alike: the caller hears of it, the actor goes on.
             if not isinstance(message, Asked):
                 raise
-            if not isinstance(error, PorticoError):
-                log.exception("turn failed", sandbox=self.sandbox, message=type(message).__name__)
+            # ValueError and TypeError are the caller's own mistakes, told to it and to nobody else.
+            if not isinstance(error, PorticoError | ValueError | TypeError):
+                log.error("turn failed", sandbox=self.sandbox, message=type(message).__name__, **where_raised(error))
             message.reply.fail(error)
         except BaseException:
             if isinstance(message, Asked):
@@ -299,9 +301,9 @@ class Activation:
                 await self.runs.wait_quiet()
             if run is not None:
                 await run.stop()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
-            log.exception("run did not stop", sandbox=self.sandbox)
+            log.error("run did not stop", sandbox=self.sandbox, **where_raised(error))
             reply.fail(_container_error(error))
         except BaseException:
             reply.fail(shutting_down())
@@ -321,9 +323,9 @@ class Activation:
                 await run.stop()
             await self.runs.wait_quiet()
             await container.remove()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing. The next activation tries again.
-            log.exception("container not removed", sandbox=self.sandbox)
+            log.error("container not removed", sandbox=self.sandbox, **where_raised(error))
             failure = str(_container_error(error))
         self._report(Cleared(cut, remaining, failure))
 

@@ -27,6 +27,7 @@ from actors.errors import (
     StoreError,
     UnknownRecordError,
 )
+from actors.failures import where_raised
 from actors.messages import (
     ActorGoneError,
     Admit,
@@ -229,9 +230,9 @@ class Actor:
             await self._live(activation)
         except BrokenError as broken:
             return broken.cause
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # A bug, or a container that failed where it must not. It must not take the neighbours down.
-            log.exception("actor failed", sandbox=self.sandbox)
+            log.error("actor failed", sandbox=self.sandbox, **where_raised(error))
             return StoreError("an internal error; the server's log says more")
         return None
 

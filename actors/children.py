@@ -6,6 +6,8 @@ from typing import TypeVarTuple
 import structlog
 import trio
 
+from actors.failures import where_raised
+
 log = structlog.get_logger("portico.children")
 
 Ts = TypeVarTuple("Ts")
@@ -42,9 +44,9 @@ class Children:
         try:
             with scope:
                 await task(*args)
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # A safety net: the nursery is everybody's, and one sandbox must not take the others down.
-            log.exception("child failed", task=getattr(task, "__qualname__", repr(task)))
+            log.error("child failed", task=getattr(task, "__qualname__", repr(task)), **where_raised(error))
         finally:
             self._minded.pop(scope, None)
             self._unminded.discard(scope)

@@ -9,7 +9,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       SandboxNotFoundError         there is no such sandbox
       SandboxStoppedError          it was stopped for good
       SandboxMismatchError         it exists, but was created otherwise than asked for now
-      RetryableError               nothing changed: the same call may succeed later
+      RetryableError               nothing is known to have changed: the same call may succeed later
         MailboxFullError           too many messages wait
         TooManyVisitsError         too many visits are under way
         ActorBrokenError           an append failed; the sandbox is being rebuilt from its log
@@ -79,7 +79,7 @@ class SandboxMismatchError(PorticoError):
 
 
 class RetryableError(PorticoError):
-    """Nothing was changed; the same call may succeed a little later."""
+    """Nothing is known to have changed; the same call may be made again, and may succeed a little later."""
 
     code = "TRY_AGAIN"
 

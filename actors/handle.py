@@ -126,24 +126,32 @@ class Process:
         return await self._process.logs()
 
     async def wait_for_port(self, port: int, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - the published name
-        """Block until something accepts connections on `port`, knocking now and then.
+        """Block until something accepts connections on `port` and this process still runs; knocks now and then.
+
+        Containers that share a network share its ports: if another program holds this one, a service that wants it
+        exits, and this raises. A service that would rather wait cannot be told from the one that answers.
 
         Raises:
-            NotListeningError: The process has exited first; the text says with which code.
+            NotListeningError: The process has exited; the text says with which code.
             trio.TooSlowError: Nothing did within `timeout` seconds.
         """
         port = Port(port)
         pause = PORT_POLL_FIRST_S
         with trio.fail_after(timeout):
             while True:
+                tried: Sequence[tuple[str, str]] = ()
+                answered = False
                 try:
                     stream = await self._run.dial(port)
                 except NotListeningError as error:
-                    if self._process.exit_code is not None:
-                        outcome = f"process {self.id} exited with code {self._process.exit_code}"
-                        raise NotListeningError(port, [*error.tried, ("process", outcome)]) from None
+                    tried = error.tried
                 else:
+                    answered = True
                     await stream.aclose()
+                if self._process.exit_code is not None:
+                    outcome = f"process {self.id} exited with code {self._process.exit_code}"
+                    raise NotListeningError(port, [*tried, ("process", outcome)])
+                if answered:
                     return
                 await trio.sleep(pause)
                 pause = min(pause * 2, PORT_POLL_MAX_S)
@@ -309,6 +317,9 @@ class Sandbox:
     async def set_preview_auth(self, token: str | None = None) -> PreviewToken:
         """Ask every visit for a bearer token from now on; live visits are cut. Return the token, this once.
 
+        After an `ActorBrokenError` nobody knows whether a minted token is in force, nor can it be told again: call
+        once more.
+
         Args:
             token: One's own, 16 visible ASCII characters or more; None mints one of 256 bits.
         """
@@ -319,7 +330,8 @@ class Sandbox:
     async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> PreviewToken:
         """Replace the bearer token and return the new one, this once.
 
-        The old one stops at once and its visits are cut, or after `grace` seconds.
+        The old one stops at once and its visits are cut, or after `grace` seconds. After an `ActorBrokenError` nobody
+        knows which token is in force, and a minted one is lost: rotate once more.
 
         Raises:
             InvalidNameError: There is no gate, or the token is too weak.

@@ -12,6 +12,7 @@ import trio
 from actors.children import Children
 from actors.containers.base import Container, Run
 from actors.errors import ContainerStartError
+from actors.failures import where_raised
 from actors.messages import Report, RunFailed, RunGone, RunReady
 from actors.sandbox.events import RunEnd
 from actors.sandbox.ids import SandboxId
@@ -141,9 +142,9 @@ class RunKeeper:
         except ContainerStartError as error:
             log.warning("container did not start", sandbox=self._sandbox, error=str(error))
             report = RunFailed(run_id, str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # Other people's code: whatever it was, the run did not come up, and the callers hear of it.
-            log.exception("container did not start", sandbox=self._sandbox)
+            log.error("container did not start", sandbox=self._sandbox, **where_raised(error))
             report = RunFailed(run_id, f"the container did not start ({type(error).__name__})")
         if isinstance(report, RunReady):
             # It may have come up in the moment in which it was called off or given up.
@@ -158,9 +159,9 @@ class RunKeeper:
         with scope:
             try:
                 reason = await run.wait_stopped()
-            except Exception:
+            except Exception as error:  # noqa: BLE001  # logged, and the work goes on
                 # Other people's code. A run that cannot be watched must not be taken for one that is up.
-                log.exception("run cannot be watched", sandbox=self._sandbox, run=run.run_id)
+                log.error("run cannot be watched", sandbox=self._sandbox, run=run.run_id, **where_raised(error))
             else:
                 log.info("run ended", sandbox=self._sandbox, run=run.run_id, reason=reason)
             self._report(RunGone(run.run_id, RunEnd.EXITED))
@@ -170,6 +171,6 @@ async def stop(run: Run) -> None:
     """End a run; what goes wrong is logged, as there is nobody left to tell."""
     try:
         await run.stop()
-    except Exception:
+    except Exception as error:  # noqa: BLE001  # logged, and the work goes on
         # Containers are other people's code.
-        log.exception("run did not stop", run=run.run_id)
+        log.error("run did not stop", run=run.run_id, **where_raised(error))

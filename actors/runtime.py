@@ -95,7 +95,8 @@ class Runtime:
             sandbox: Its id, in any case; None makes one up.
             container: A kind (``"process"``), or a `ContainerSpec` with options. None: whatever it is, or
                 ``"process"``.
-            open_ports: Whether ``sb-…-p8080`` hostnames reach every port without a token.
+            open_ports: Whether ``sb-…-p8080`` hostnames reach every port without a token. In a ``process`` container
+                that is every port of this host's loopback, other programs' included: gate it with `preview_auth`.
             when_asleep: What a right credential meets while the container is not up.
             preview_auth: Make it private from its first moment: every visit must bear this token.
 

@@ -14,6 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from actors.containers.base import Run
+from actors.failures import where_raised
 from actors.sandbox.admission import CutBecause, Grant, still_holds
 from actors.sandbox.decide import REVOCATIONS, Command, UnexposePort
 from actors.sandbox.state import SandboxState
@@ -71,10 +72,10 @@ class Visit:
         if self._on_cut is not None:
             try:
                 self._on_cut(reason)
-            except Exception:
+            except Exception as error:  # noqa: BLE001  # logged, and the work goes on
                 # A bug of one holder's. The cords behind it must be pulled all the same; that this visit does
                 # not end is told to whoever waits for its end.
-                log.exception("a visit did not take its cut", reason=reason)
+                log.error("a visit did not take its cut", reason=reason, **where_raised(error))
 
     async def wait_ended(self) -> None:
         """Block until the holder has called `end`."""

@@ -106,11 +106,18 @@ class Workers:
         if self._closed:
             raise RuntimeError("the workers are not at work: the store is not open")
         job = _Job(partial(call, *arguments))
-        self._pending += 1
-        if self._pending > self._threads and self._threads < self._workers_max:
+        if self._pending >= self._threads and self._threads < self._workers_max:
+            name = f"portico-store-{self._threads + 1}"
+            thread = threading.Thread(target=self._work, args=(self._bell,), name=name, daemon=True)
             self._threads += 1
-            name = f"portico-store-{self._threads}"
-            threading.Thread(target=self._work, args=(self._bell,), name=name, daemon=True).start()
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system has no more threads to give. Those at work will come to it; without any it is an error.
+                self._threads -= 1
+                if self._threads == 0:
+                    raise
+        self._pending += 1
         self._jobs.put((job.perform, trio.lowlevel.current_task()))
         await trio.lowlevel.wait_task_rescheduled(_not_now)
         return job.unwrap()

@@ -42,6 +42,9 @@ CONFIG_VARIABLE: Final = "PORTICO_CONFIG"
 # wrong in a name of ten, and lets PORTICO_PORT and PORTICO_SERVICE_HOST pass, which are no attempt at one.
 _MISSPELT_RATIO: Final = 0.8
 
+# {what people write who know the flag: what the setting is called}
+_FLAGS_OWN_NAMES: Final = {"DATA": "DATA_FOLDER", "DOMAIN": "DOMAINS"}
+
 _PORT: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -273,7 +276,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Sourc
         if variable in settings or not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         word = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if near := difflib.get_close_matches(word, known, n=1, cutoff=_MISSPELT_RATIO):
+        if word in _FLAGS_OWN_NAMES:
+            problems.append(_unknown(variable, [ENVIRONMENT_PREFIX + _FLAGS_OWN_NAMES[word]]))
+        elif near := difflib.get_close_matches(word, known, n=1, cutoff=_MISSPELT_RATIO):
             problems.append(_unknown(variable, [ENVIRONMENT_PREFIX + near[0]]))
     values = {name: environ[variable] for variable, name in settings.items() if variable in environ}
     return _Source(values, {name: variable_name(name) for name in values}, typed=False)

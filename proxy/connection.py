@@ -4,15 +4,13 @@ One task, and nothing in it but the order of things. Whatever goes wrong ends in
 if it can still be, and the connection closed.
 """
 
-import traceback
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import structlog
 import trio
 
-from actors import HostHeader
+from actors import HostHeader, where_raised
 from proxy.core.headers import Forwarding, public_scheme
 from proxy.core.http1 import BadRequestError, Framing, FramingKind, RequestHead, ResponseHead, write_response_head
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
@@ -53,6 +51,7 @@ class Connection:
         "_door",
         "_due",
         "_ending",
+        "_held",
         "_http",
         "_idle",
         "_options",
@@ -105,6 +104,8 @@ class Connection:
         # Between requests, with nothing of the next one here.
         self._idle = True
         self._route: _Route | None = None
+        # While a request waits to be admitted.
+        self._held: trio.CancelScope | None = None
         self._passage: Passage | None = None
         # The passage that the watchman saw here on his last round.
         self._seen_waiting: Passage | None = None
@@ -125,7 +126,7 @@ class Connection:
             pass
         except* Exception as bug:  # noqa: BLE001  # logged, and that is all that can be done
             # A safety net: one connection's bug must not take the others down.
-            _log_bug(bug)
+            log.error("connection failed", **where_raised(bug))
         finally:
             await close_now(self._stream)
 
@@ -138,11 +139,13 @@ class Connection:
     def cut(self) -> None:
         """End it now, whatever is under way; a client that can still be told why is told."""
         self.draining = True
-        if self._passage is None:
-            self._end()
-            return
         self._silence.deadline = trio.current_time() + LINGER_S
-        self._passage.stop()
+        if self._passage is not None:
+            self._passage.stop()
+        elif self._held is not None:
+            self._held.cancel()
+        else:
+            self._end()
 
     def patrol(self, now: float) -> bool:
         """End what has taken too long by `now`; True if `watch` should be started.
@@ -174,7 +177,7 @@ class Connection:
             with trio.CancelScope() as self._watch:
                 await passage.watch()
         except Exception as bug:  # noqa: BLE001  # a safety net: whoever runs this serves others too
-            _log_bug(bug)
+            log.error("connection failed", **where_raised(bug))
             passage.leave()
         finally:
             self._watch_ended.set()
@@ -192,7 +195,7 @@ class Connection:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except Exception as bug:  # noqa: BLE001  # a safety net: the client hears of it, if it can
-                _log_bug(bug)
+                log.error("connection failed", **where_raised(bug))
                 await self._send_last(refusal(Code.INTERNAL), started)
                 return
             if self.draining or not self._http.keep_alive:
@@ -244,6 +247,8 @@ class Connection:
         admitted: Admitted | Answer | MustWait | None = self._door.admit_nowait(preview, started.head)
         if isinstance(admitted, MustWait):
             admitted = await self._wait_admitted(admitted)
+            if admitted is None and self.draining:
+                admitted = refusal(Code.SHUTTING_DOWN)
         if admitted is None:
             return False
         if isinstance(admitted, Answer):
@@ -277,6 +282,7 @@ class Connection:
         admitted: Admitted | Answer | None = None
         try:
             async with trio.open_nursery() as nursery:
+                self._held = nursery.cancel_scope
                 nursery.start_soon(self._leave_with_client, nursery.cancel_scope)
                 admitted = await self._door.admit(waiting)
                 nursery.cancel_scope.cancel()
@@ -285,6 +291,8 @@ class Connection:
             if isinstance(admitted, Admitted):
                 admitted.visit.end()
             raise
+        finally:
+            self._held = None
         return admitted
 
     async def _leave_with_client(self, waiting: trio.CancelScope) -> None:
@@ -350,7 +358,10 @@ class Connection:
         fields, body = render(answer, as_html=as_html)
         head = ResponseHead(answer.status, REASONS.get(answer.status, b""), fields)
         framing = Framing(FramingKind.LENGTH, len(body))
+        # Our own answers are small: who does not take one is not reading, and needs no token to get another.
+        self._due = trio.current_time() + self._options.head_timeout_s
         await self._stream.send_all(http.respond(head, framing) + http.content(body) + http.end())
+        self._due = _NEVER
 
     async def _send_last(self, answer: Answer, started: RequestStarted | None) -> None:
         """Answer, if nothing of an answer has been sent, and have done with the connection."""
@@ -359,8 +370,8 @@ class Connection:
             await self._linger()
 
     async def _give_up_on_silence(self) -> None:
-        """A head that began and did not come to its end in time is told so; an idle connection just ends."""
-        if self._idle:
+        """A head that began and did not come to its end in time is told so; any other connection just ends."""
+        if self._idle or self._http.response_started:
             return
         fields, body = render(refusal(Code.REQUEST_TIMEOUT), as_html=False)
         fields.append((b"content-length", b"Content-Length", b"%d" % len(body)))
@@ -380,18 +391,3 @@ class Connection:
                 if not data:
                     return
                 unread += len(data)
-
-
-def _log_bug(bug: BaseException) -> None:
-    """Log where it happened. Neither its text nor local variables: either may hold what a client sent."""
-    for error in _leaves(bug):
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("connection failed", error=type(error).__name__, frames=frames)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -9,7 +9,6 @@ finds both its sockets ready must still hear that its cord was pulled.
 import errno
 import socket
 import struct
-from contextlib import suppress
 from typing import Final
 
 import trio
@@ -34,11 +33,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
             # A head and its body may leave in two sends; Nagle would hold the second back until the first is
-            # acknowledged. Some systems refuse this for a connection that is gone; the first receive will say so.
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # acknowledged.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._ready_run = 0
         # Something was sent since the last receive. What comes next is most likely the answer to that, and it takes a

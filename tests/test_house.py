@@ -22,7 +22,7 @@ PACKAGES = ("actors", "proxy")
 # for everything in it.
 LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
     "actors": (
-        frozenset({"errors", "sandbox"}),
+        frozenset({"errors", "sandbox", "failures"}),
         frozenset({"store"}),
         frozenset({"core"}),
         frozenset({"files", "layout", "log", "workers", "filestore", "memorystore"}),

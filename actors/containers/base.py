@@ -144,7 +144,10 @@ class Container(Protocol):
         """
 
     async def reattach(self, run_id: str, nursery: trio.Nursery) -> Run | None:
-        """Return the run of that name if it is still up, None if it is not (what it left is cleaned away)."""
+        """Return the run of that name if it is still up, None if it is not (what it left is cleaned away).
+
+        Raising is taken as None: a run that may still be up must be ended before it is given up.
+        """
 
     async def remove(self) -> None:
         """Forget the place for good: its files go. Called after the last run has stopped. Idempotent."""

@@ -76,7 +76,8 @@ class SandboxCreated(msgspec.Struct, frozen=True):
     sandbox: SandboxId
     container: ContainerSpec
     open_ports: bool = False
-    """Whether the built-in hostname form reaches every port without a token."""
+    """Whether the built-in hostname form reaches every port without a token. With a container that shares the host's
+    network, that is every port of the host's loopback, whoever listens there."""
     when_asleep: AsleepPolicy = AsleepPolicy.WAKE
 
 

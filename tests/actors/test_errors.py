@@ -16,9 +16,7 @@ from actors.errors import (
 )
 
 CLASSES: list[type[PorticoError]] = [
-    thing
-    for _, thing in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(thing, PorticoError)
+    thing for _, thing in inspect.getmembers(errors, inspect.isclass) if issubclass(thing, PorticoError)
 ]
 
 

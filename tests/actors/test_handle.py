@@ -251,6 +251,15 @@ async def test_waiting_for_a_port_ends_with_its_time_or_with_the_process(autojum
             await process.wait_for_port(8080)
 
 
+async def test_a_port_that_somebody_else_holds_is_not_the_port_of_a_process_that_has_exited() -> None:
+    async with running(fake_containers({8080: serve})) as (_, sandbox):
+        process = await sandbox.start_process("serve")
+        await process.wait_for_port(8080)
+        await process.kill()
+        with pytest.raises(NotListeningError, match="exited with code -15"):
+            await process.wait_for_port(8080)
+
+
 async def test_the_owner_dials_without_a_token() -> None:
     async with running(fake_containers({8080: serve})) as (_, sandbox), sandbox.running() as run:
         stream = await run.dial(8080)

@@ -145,3 +145,29 @@ async def test_many_calls_at_once_lose_no_wake_up() -> None:
             for _ in range(40):
                 nursery.start_soon(repeat)
     assert count == 2000
+
+
+async def test_call_waits_for_a_thread_when_the_system_has_no_more_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workers() as workers:
+        await workers.run(int)
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(workers.run, int)
+
+
+async def test_call_fails_when_there_is_no_thread_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with trio.fail_after(5), Workers() as workers:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await workers.run(int)
+        assert await workers.run(int) == 0

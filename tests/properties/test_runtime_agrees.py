@@ -305,19 +305,22 @@ class RuntimeMachine(SandboxMachine):
             self.real.settle()
             self.model_does(FireAlarm())
 
+    def let_an_overdue_alarm_fire(self) -> None:
+        """Load the actor for it; otherwise it fires somewhere between the steps of bringing a run up."""
+        due = next_alarm(self.state)
+        if due is not None and due <= self.now:
+            self.real.look()
+            self.settle()
+
     def visit(self, request: VisitRequest) -> Admission:
+        self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost(only_for=request)
         answer = super().visit(request)
-        known = len(self.held)
         real = self.real.admit(request)
         if answer == NEEDS_WAKE:
             assert isinstance(real, Visit), f"it was to be woken, not to answer {real}"
             self.model_does(BeginRun(real.run.run_id))
-            known = len(self.held)
             answer = super().visit(request)
-            known = min(known, len(self.held) - 1)
-        elif isinstance(answer, Grant):
-            known -= 1
         if isinstance(answer, Grant):
             assert isinstance(real, Visit), f"it was to be let in, not to be refused: {real}"
             assert real.grant == answer
@@ -353,6 +356,7 @@ class RuntimeMachine(SandboxMachine):
     @precondition(lambda self: self.lives)
     @rule()
     def begin_run(self) -> None:
+        self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost()
         self.model_does(BeginRun(self.real.wake()))
         self.settle()
@@ -369,6 +373,7 @@ class RuntimeMachine(SandboxMachine):
     @precondition(lambda self: self.lives and (self.state.run_id is None or self.lost))
     @rule()
     def container_does_not_start(self) -> None:
+        self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost()
         self.real.look()
         container = self.real.containers.made[SANDBOX]

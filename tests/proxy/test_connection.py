@@ -357,6 +357,33 @@ async def test_client_that_leaves_while_its_sandbox_wakes_is_not_served(
     assert not container.dials
 
 
+async def test_request_that_waits_for_a_wake_is_told_when_the_server_will_not_wait_any_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_engine(options=Options(drain_timeout_s=2)) as engine:
+        host = host_of(await engine.expose(respond(b"hello")))
+        engine.container().hold_starts()
+        client = engine.connect()
+        await client.send_request("GET", "/", host)
+        await engine.settle()
+        await engine.router.drain()
+        answer = await client.read_response()
+        assert (answer.status, answer.code) == (503, "SHUTTING_DOWN")
+        engine.container().release_starts()
+
+
+async def test_client_that_does_not_read_our_own_answers_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine(options=Options(head_timeout_s=10)) as engine:
+        client = engine.connect(unbuffered=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n" * 3)
+            await trio.sleep(5)
+            assert engine.router.connections == 1
+            await trio.sleep(10)
+            assert engine.router.connections == 0
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_comes_while_the_sandbox_wakes_is_kept(
     preview_engine: PreviewEngine, autojump_clock: trio.testing.MockClock
 ) -> None:

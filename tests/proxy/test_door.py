@@ -301,7 +301,6 @@ async def test_preview_field_on_the_base_domain_stands_for_a_hostname(preview_en
         ("nonsense",),
         ("8080-my-app-k3v9.example.com",),
         ("",),
-        ("8080-my-app-k3v9", "8080-my-app-k3v9"),
     ],
 )
 async def test_preview_field_that_names_no_preview_is_denied(
@@ -309,6 +308,13 @@ async def test_preview_field_that_names_no_preview_is_denied(
 ) -> None:
     await preview_engine.expose(mirror())
     fields = [("Portico-Preview", label) for label in labels]
+
+    assert (await preview_engine.get("https://example.com/", headers=fields)).json() == DENIED
+
+
+async def test_preview_field_that_is_sent_twice_is_denied(preview_engine: PreviewEngine) -> None:
+    label = urlsplit(await preview_engine.expose(mirror())).netloc.partition(".")[0]
+    fields = [("Portico-Preview", label)] * 2
 
     assert (await preview_engine.get("https://example.com/", headers=fields)).json() == DENIED
 

@@ -269,6 +269,42 @@ async def test_early_answer_ends_an_upload_that_nobody_reads(preview_engine: Pre
     assert await client.receive() == b""
 
 
+async def test_service_that_stops_reading_before_its_answer_has_come_is_heard(preview_engine: PreviewEngine) -> None:
+    class StopsReading(trio.abc.HalfCloseableStream):
+        """Takes the head; a send after that fails, and only then comes the answer."""
+
+        def __init__(self) -> None:
+            self.sends = 0
+            self.refused = trio.Event()
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.lowlevel.checkpoint()
+            self.sends += 1
+            if self.sends > 1:
+                self.refused.set()
+                raise trio.BrokenResourceError
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await self.refused.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            return b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+        async def wait_send_all_might_not_block(self) -> None: ...
+
+        async def send_eof(self) -> None: ...
+
+        async def aclose(self) -> None: ...
+
+    async def dial(_run: FakeRun, _port: int) -> trio.abc.HalfCloseableStream:
+        return StopsReading()
+
+    url = await preview_engine.expose()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeRun, "dial", dial)
+        response = await preview_engine.request("POST", url, body=b"content")
+    assert (response.status, response.body) == (413, b"no")
+
+
 async def test_service_that_answers_and_closes_without_reading_is_heard(preview_engine: PreviewEngine) -> None:
     async def answer(caller: Caller, _asked: Asked) -> None:
         await caller.respond(413, b"too much")

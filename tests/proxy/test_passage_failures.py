@@ -10,7 +10,7 @@ import trio.testing
 from actors import ContainerSpec, MemoryStore, NotListeningError, open_runtime
 from actors.testing.containers import FakeRun, Handler
 from proxy.options import Options
-from proxy.passage import HALF_CLOSED_GRACE_S
+from proxy.passage import HALF_CLOSED_GRACE_S, PIPELINED_BYTES_MAX
 from proxy.router import open_router
 from proxy.testing import (
     Asked,
@@ -293,6 +293,31 @@ async def test_client_that_leaves_an_upload_frees_its_visit_at_once(preview_engi
     assert preview_engine.runtime.statistics().visits == 0
 
 
+async def test_client_that_leaves_after_its_upload_frees_its_visit(
+    preview_engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    url = await preview_engine.expose(silence())
+    async with preview_engine.open("POST", url, body=b"content"):
+        await preview_engine.settle()
+        assert preview_engine.runtime.statistics().visits == 1
+    await trio.sleep(HALF_CLOSED_GRACE_S + 1)
+
+    assert preview_engine.runtime.statistics().visits == 0
+
+
+async def test_client_that_pipelines_without_end_is_held_up(
+    preview_engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    client = preview_engine.connect(unbuffered=True)
+    await client.send_request("GET", "/", host_of(await preview_engine.expose(silence())))
+    sent = 0
+    with trio.move_on_after(60):
+        while True:
+            await client.send(b"x" * 1024)
+            sent += 1024
+    assert PIPELINED_BYTES_MAX <= sent <= PIPELINED_BYTES_MAX + 2048
+
+
 async def test_client_that_ended_its_sending_is_answered_if_it_does_not_take_long(
     preview_engine: PreviewEngine,
     autojump_clock: trio.testing.MockClock,
@@ -346,7 +371,9 @@ async def test_client_that_resets_while_it_waits_is_noticed(
 
         async def aclose(self) -> None: ...
 
-    url = await preview_engine.expose(silence())
+    url = await preview_engine.expose(respond(headers=[("Connection", "close")]))
+    await preview_engine.get(url)
+    preview_engine.container().handlers[8080] = silence()
     asked = trio.current_time()
     await preview_engine.router.handle(Resets(f"GET / HTTP/1.1\r\nHost: {host_of(url)}\r\n\r\n".encode()))
 

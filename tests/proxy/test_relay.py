@@ -116,6 +116,19 @@ async def test_side_that_has_gone_ends_the_relay(leaver: str, autojump_clock: tr
             await parties.over.wait()
 
 
+async def test_client_that_resets_ends_the_relay_though_the_service_is_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def reset() -> None:
+        raise trio.BrokenResourceError
+
+    client, router_client = trio.testing.memory_stream_pair()
+    router_client.receive_stream.receive_some_hook = reset
+    async with relaying(client=(client, router_client)) as parties:
+        with trio.fail_after(5):
+            await parties.over.wait()
+
+
 async def test_slow_reader_holds_up_the_writer(autojump_clock: trio.testing.MockClock) -> None:
     client, service = trio.testing.lockstep_stream_pair(), trio.testing.lockstep_stream_pair()
     async with relaying(client=client, service=service) as parties:

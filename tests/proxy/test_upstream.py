@@ -198,6 +198,19 @@ async def test_connect_dials_through_the_run_of_the_visit() -> None:
     assert connected.key == ("run-a", 8080)
 
 
+async def test_socket_of_a_run_is_taken_over_from_trio() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    class Dials:
+        async def dial(self, port: int) -> trio.SocketStream:
+            return await trio.testing.open_stream_to_socket_listener(listeners[0])
+
+    async with listeners[0]:
+        connected = await connect(visit(Dials()), 5)
+        assert isinstance(connected.stream, SocketTransport)
+        await connected.aclose()
+
+
 async def test_connect_gives_up_after_its_time(autojump_clock: trio.testing.MockClock) -> None:
     class NeverConnects:
         async def dial(self, port: int) -> trio.abc.HalfCloseableStream:
