@@ -19,6 +19,13 @@ RECEIVE_BYTES: Final = 64 * 1024
 READY_RUN_MAX: Final = 16
 """How many calls in a row may find their socket ready before others get a turn, and a cancellation its chance."""
 
+KEEPALIVE_S: Final = 60
+"""After so long without a byte either way, the kernel begins to ask whether the peer is still there."""
+
+UNTAKEN_S: Final = 300
+"""How long what was sent may go untaken, by a peer that is gone or one that has stopped reading, before the kernel gives
+the connection up (tcp(7), TCP_USER_TIMEOUT). A reader may pause, but not for ever: its visit counts."""
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -37,6 +44,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             # A head and its body may leave in two sends; Nagle would hold the second back until the first is
             # acknowledged.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A stream may be silent for as long as it likes, so only the kernel can tell a peer that is gone.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_S * 1000)
         self._socket = sock
         self._ready_run = 0
         # Something was sent since the last receive. What comes next is most likely the answer to that, and it takes a
@@ -126,6 +137,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+            # There is nothing left to wait for; the next receive says so.
+            self._sent = False
 
     def abort(self) -> None:
         """Close so that the peer sees an error, not an end: for a body that only its end would delimit."""

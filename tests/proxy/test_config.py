@@ -176,6 +176,10 @@ class TestUnknownNames:
         expected = "there is no setting --field-max; the nearest is --fields-max"
         assert problems_of({"field_max": 3}, {}) == [expected]
 
+    def test_variable_named_after_a_flag_is_told_its_own_name(self) -> None:
+        expected = "there is no setting PORTICO_DATA; the nearest is PORTICO_DATA_FOLDER"
+        assert problems_of({}, {"PORTICO_DATA": "/x"}) == [expected]
+
     def test_misspelt_variable_names_the_nearest(self) -> None:
         expected = "there is no setting PORTICO_LISTEM; the nearest is PORTICO_LISTEN"
         assert problems_of({}, {"PORTICO_LISTEM": "x:1"}) == [expected]

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from proxy.transport import READY_RUN_MAX, SocketTransport
+from proxy.transport import KEEPALIVE_S, READY_RUN_MAX, UNTAKEN_S, SocketTransport
 
 BIG = b"x" * 4_000_000
 
@@ -129,6 +129,7 @@ async def test_close_wakes_whoever_waits_and_may_be_repeated(pair: tuple[SocketT
 
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked()
+            await transport.send_all(b"hello")
             await transport.aclose()
     transport.close()
     transport.abort()
@@ -252,3 +253,11 @@ async def test_trio_stream_is_taken_over_with_its_socket(pair: tuple[SocketTrans
 async def test_there_is_room_to_send_on_a_new_connection(pair: tuple[SocketTransport, socket.socket]) -> None:
     with trio.fail_after(5):
         await pair[0].wait_send_all_might_not_block()
+
+
+async def test_kernel_is_asked_to_give_up_peers_that_are_gone_or_do_not_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        SocketTransport(ours)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_S
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNTAKEN_S * 1000
