@@ -237,6 +237,10 @@ class Connection:
         place = route.preview if route is not None else self._door.locate(head, scheme)
         if isinstance(place, Preview):
             return await self._visit(started, place, scheme)
+        if isinstance(place, Answer):
+            # Its host makes no sense: nothing that follows on this connection is to be trusted either.
+            await self._send_last(place, started)
+            return False
         if isinstance(place, Elsewhere):
             ours = place.domain is not None or place.host.names_this_machine
             place = refusal(Code.NOT_FOUND if ours else Code.MISDIRECTED_REQUEST)

@@ -6,7 +6,6 @@
         await serve_until_told(host)
 """
 
-import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,7 +46,6 @@ async def open_host(settings: Settings) -> AsyncIterator[Host]:
         StoreLockedError: Another process owns the data folder.
         StoreError: The folder cannot be used.
     """
-    allow_descriptors(2 * settings.connections_max)
     store = FileStore(settings.data_folder)
     with trio.CancelScope() as everything:
         async with open_runtime(store, rules=settings.rules(), limits=settings.limits()) as runtime:
@@ -89,14 +87,3 @@ async def _cut_on_next(signals: AsyncIterator[int], host: Host) -> None:
     await anext(signals)
     log.warning("closing at once")
     host.cut()
-
-
-def allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit on open files as far as is wanted and allowed: each connection takes two."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-        soft = enough
-    if soft < wanted:
-        log.warning("few open files allowed", limit=soft, wanted=wanted)

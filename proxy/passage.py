@@ -318,23 +318,34 @@ class Passage:
                     # It may have answered and closed without reading on (RFC 9112 section 9.5): its response decides.
                     return False
                 self._sending_up = False
+            if http.buffered and not exchange.request_ended:
+                # A read that takes long to make out: it must not hold up everybody else.
+                await trio.lowlevel.checkpoint()
         return True
 
     async def _pass_response(self, upstream: Upstream) -> None:
-        client, exchange, stream = self._client, self._exchange, upstream.stream
+        exchange, stream = self._exchange, upstream.stream
         while not exchange.response_ended:
+            if exchange.pending:
+                # A read that takes long to make out: it must not hold up everybody else.
+                await trio.lowlevel.checkpoint()
+                await self._send_down(exchange.receive(b""))
+                continue
             try:
                 data = await stream.receive_some(RECEIVE_BYTES)
             except trio.BrokenResourceError as error:
                 raise self._closed("The service reset the connection.") from error
-            out = self._written(exchange.receive(bytes(data)) if data else exchange.receive_eof())
-            if out:
-                self._pieces += 1
-                self._sending_down = True
-                await client.send_all(out)
-                self._sending_down = False
+            await self._send_down(exchange.receive(bytes(data)) if data else exchange.receive_eof())
             if exchange.switched:
                 return
+
+    async def _send_down(self, events: list[ExchangeEvent]) -> None:
+        out = self._written(events)
+        if out:
+            self._pieces += 1
+            self._sending_down = True
+            await self._client.send_all(out)
+            self._sending_down = False
 
     def _closed(self, text: str) -> UpstreamClosedError:
         return UpstreamClosedError(text, mid_response=self._exchange.response_started)

@@ -17,6 +17,7 @@ import trio
 
 from actors import Domain, PublicAddress, Runtime
 from proxy.config import HostPort
+from proxy.descriptors import allow_connections
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
 
@@ -153,7 +154,7 @@ class Server:
         """Accept until told to stop, then drain."""
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
-                places = trio.CapacityLimiter(self._options.connections_max)
+                places = trio.CapacityLimiter(allow_connections(self._options.connections_max))
                 for listener in listeners:
                     accepting.start_soon(_accept, listener, router, connections, places)
                 await self._closing.wait()

@@ -23,8 +23,8 @@ KEEPALIVE_S: Final = 60
 """After so long without a byte either way, the kernel begins to ask whether the peer is still there."""
 
 UNTAKEN_S: Final = 300
-"""How long what was sent may go untaken, by a peer that is gone or one that has stopped reading, before the kernel gives
-the connection up (tcp(7), TCP_USER_TIMEOUT). A reader may pause, but not for ever: its visit counts."""
+"""How long what was sent may go untaken, by a peer that is gone or one that has stopped reading, before the kernel
+gives the connection up (tcp(7), TCP_USER_TIMEOUT). A reader may pause, but not for ever: its visit counts."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 

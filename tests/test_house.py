@@ -35,7 +35,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
     "proxy": (
         frozenset({"errors", "core"}),
         frozenset({"options"}),
-        frozenset({"transport", "config", "logging"}),
+        frozenset({"transport", "config", "logging", "descriptors"}),
         frozenset({"upstream", "relay"}),
         frozenset({"door", "passage", "messages"}),
         frozenset({"connection", "pipe"}),

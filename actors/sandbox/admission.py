@@ -118,6 +118,9 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
     if state.status is Status.STOPPED:
         return RefusedBecause.SANDBOX_STOPPED
     if state.run_id is None:
+        if state.auth is not None and request.preflight and not request.preview_token:
+            # It was let pass without a credential, so it may not wake anything.
+            return RefusedBecause.AUTH_REQUIRED
         return NEEDS_WAKE if state.when_asleep is AsleepPolicy.WAKE else RefusedBecause.STALE_PREVIEW_URL
     if exposure is None:
         return Grant(request.port, state.run_id, None, auth_generation)
@@ -143,7 +146,7 @@ def still_holds(state: SandboxState | None, grant: Grant, now: float) -> CutBeca
 
 def _open_gate(auth: PreviewAuth, request: VisitRequest, now: float) -> int | RefusedBecause:
     """Return the generation of the token that opened, or why none did."""
-    if request.preflight:
+    if request.preflight and request.token is not None and not request.preview_token:
         return auth.generation
     if not request.preview_token:
         return RefusedBecause.AUTH_REQUIRED

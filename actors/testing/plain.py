@@ -176,6 +176,8 @@ class PlainSandbox:
         if self.stopped:
             return "SANDBOX_STOPPED"
         if self.run_id is None:
+            if self.secrets and self._is_bare_preflight(request):
+                return "AUTH_REQUIRED"
             return WAKE if self.when_asleep == "wake" else "STALE_PREVIEW_URL"
         return IN
 
@@ -189,15 +191,18 @@ class PlainSandbox:
             exposed = self.ports.get(request.port)
             if exposed is None or exposed.token != request.token.reveal():
                 return "INVALID_TOKEN"
-        if self.secrets and not request.preflight:
+        if self.secrets and not self._is_bare_preflight(request):
             if not request.preview_token:
                 return "AUTH_REQUIRED"
             if self._opener(request, now) is None:
                 return "AUTH_INVALID"
         return None
 
+    def _is_bare_preflight(self, request: VisitRequest) -> bool:
+        return request.preflight and request.token is not None and not request.preview_token
+
     def _opener(self, request: VisitRequest, now: float) -> PlainSecret | None:
-        if request.preflight:
+        if self._is_bare_preflight(request):
             return self.secrets[0] if self.secrets else None
         digest = hashlib.sha256(request.preview_token or b"").digest()
         return next((secret for secret in self.secrets if secret.digest == digest and now < secret.until), None)

@@ -56,6 +56,10 @@ _NEXT_SIZE_LINE = re.compile(rb"\r\n(%b)(?:%b)?\r\n" % (_SIZE, _EXTENSION))
 _NEXT_SIZE_LINE_BEGUN = re.compile(rb"\r(?:\n(?:%b(?:%b)?\r?)?)?" % (_SIZE, _EXTENSION))
 
 
+CHUNKS_PER_FEED = 256
+"""A read full of one-byte chunks holds some 11,000 of them, which take 20 ms: others must get their turn meanwhile."""
+
+
 class BadBodyError(Exception):
     """The framing of a body is broken. Nothing on that connection can be read any more."""
 
@@ -160,13 +164,14 @@ class ChunkedBody:
         self.trailers: Sequence[Field] = NO_TRAILERS
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
-        """Take chunks up to the end of the trailer section."""
+        """Take chunks up to the end of the trailer section, `CHUNKS_PER_FEED` at a time: call again for the rest."""
         carried = len(self._begun)
         if carried:
             data = self._begun + data
             self._begun = b""
         pieces: list[bytes] = []
         position, size = 0, len(data)
+        chunks = 0
         while position < size and not self.done:
             if self._expecting is _Expecting.CONTENT:
                 end = min(position + self._remaining, size)
@@ -175,6 +180,9 @@ class ChunkedBody:
                 position = end
                 if not self._remaining:
                     self._expecting = _Expecting.NEXT_SIZE_LINE
+                    chunks += 1
+                    if chunks == CHUNKS_PER_FEED:
+                        break
                 continue
             if self._expecting is _Expecting.TRAILERS:
                 end = self._read_trailers(data, position)

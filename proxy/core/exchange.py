@@ -130,6 +130,7 @@ class Exchange:
         "_informational_count",
         "_keep_alive",
         "_limits",
+        "_pending",
         "_remaining",
         "_searched",
         "_silent",
@@ -176,6 +177,8 @@ class Exchange:
         """An unfinished response head. Invariant: empty once the final head has come."""
         self._searched = 0
         """How much of the buffer holds no end of a head."""
+        self._pending = b""
+        """Received, and not read yet."""
         self._informational_count = 0
         self._body: Body | None = None
         self._keep_alive = False
@@ -190,6 +193,11 @@ class Exchange:
         self.response_ended = False
         self.switched = False
         """The service has switched protocols; `receive` has nothing more to say."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether more events are to be had by ``receive(b"")``, after giving others a turn."""
+        return bool(self._pending) and not self._broken
 
     @property
     def reusable(self) -> bool:
@@ -274,6 +282,8 @@ class Exchange:
         """
         if self.switched or not self._started:
             raise RuntimeError("an exchange receives between its start and a switch of protocols")
+        if self._pending:
+            data, self._pending = self._pending + data, b""
         if self._broken or not data:
             return []
         self._silent = False
@@ -378,6 +388,7 @@ class Exchange:
             if content:
                 events.append(ResponseContent(content))
         if not body.done:
+            self._pending = data
             return
         if data:
             self._broken = True

@@ -450,6 +450,20 @@ def bearer_credential(fields: Sequence[Field]) -> Bearer | None:
     return None
 
 
+# None of these is part of what a browser sends as a preflight, and each would make it more than a question.
+_NEVER_IN_A_PREFLIGHT: Final = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"cookie"})
+
+
 def is_preflight(head: RequestHead) -> bool:
-    """Say whether a browser asks leave for a cross-origin request to come (Fetch standard, CORS-preflight)."""
-    return head.method == b"OPTIONS" and bool(values(head.fields, b"access-control-request-method"))
+    """Say whether a browser asks leave for a cross-origin request to come (Fetch standard, CORS-preflight fetch).
+
+    As such a request passes the gate without a token, it must be that question and nothing more.
+    """
+    if head.method != b"OPTIONS":
+        return False
+    names = {field[0] for field in head.fields}
+    return (
+        {b"origin", b"access-control-request-method"} <= names
+        and not names & _NEVER_IN_A_PREFLIGHT
+        and all(length == b"0" for length in values(head.fields, b"content-length"))
+    )

@@ -154,11 +154,14 @@ async def test_call_waits_for_a_thread_when_the_system_has_no_more_to_give(monke
         def refuse(_thread: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
 
+        async def run_one() -> None:
+            await workers.run(int)
+
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
-                    nursery.start_soon(workers.run, int)
+                    nursery.start_soon(run_one)
 
 
 async def test_call_fails_when_there_is_no_thread_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

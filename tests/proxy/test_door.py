@@ -160,6 +160,10 @@ async def test_preflight_needs_the_port_token_only(preview_engine: PreviewEngine
     await (await preview_engine.sandbox()).set_preview_auth(TOKEN)
     preflight = [("Origin", "https://elsewhere.example"), ("Access-Control-Request-Method", "PUT")]
 
+    # While the sandbox sleeps it passes no further: it bears nothing that may wake anybody.
+    assert (await preview_engine.request("OPTIONS", url, headers=preflight)).status == 401
+    assert not preview_engine.container().starts
+    await preview_engine.get(url, headers=[("X-OC-Preview-Token", TOKEN)])
     allowed = await preview_engine.request("OPTIONS", url, headers=preflight)
     assert (allowed.status, allowed.header("access-control-allow-origin")) == (204, "*")
     denied = await preview_engine.request("OPTIONS", with_token(url, "wrong"), headers=preflight)

@@ -1,7 +1,6 @@
 """A server as a process: what it owns, what it heeds, and how it ends."""
 
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
@@ -14,7 +13,7 @@ from structlog.testing import capture_logs
 
 from actors import ContainerSpec, StoreLockedError
 from proxy.config import HostPort, Settings
-from proxy.host import ListenError, allow_descriptors, open_host, serve_until_told
+from proxy.host import ListenError, open_host, serve_until_told
 
 
 @pytest.fixture
@@ -107,29 +106,3 @@ async def test_settings_reach_the_runtime(settings: Settings) -> None:
     async with open_host(settings) as host:
         assert host.runtime.rules.reserved_ports == {8080}
         assert host.settings is settings
-
-
-# Descriptors.
-
-
-@pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What was set; the first entry is what the kernel had."""
-    had = [(1024, 4096)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: had[-1])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: had.append(limit))
-    return had
-
-
-@pytest.mark.parametrize(
-    ("wanted", "hard", "soft"),
-    [(1024, 4096, None), (2000, 4096, 2000), (20000, 4096, 4096), (20000, resource.RLIM_INFINITY, 20000)],
-)
-def test_soft_limit_is_raised_as_far_as_wanted_and_allowed(
-    wanted: int, hard: int, soft: int | None, limits: list[tuple[int, int]]
-) -> None:
-    limits[0] = (1024, hard)
-    with capture_logs() as logged:
-        allow_descriptors(wanted)
-    assert limits[1:] == ([] if soft is None else [(soft, hard)])
-    assert bool(logged) == (soft is not None and soft < wanted)

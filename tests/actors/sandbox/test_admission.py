@@ -152,6 +152,18 @@ def test_preflight_needs_no_bearer_token_but_the_one_in_the_hostname() -> None:
     assert admit(state, VisitRequest(WEB, OTHER, preflight=True), NOW) is RefusedBecause.INVALID_TOKEN
 
 
+def test_preflight_that_bears_no_credential_at_all_does_not_pass_the_gate() -> None:
+    state = after(GATE, UP, first=created(open_ports=True))
+    assert admit(state, VisitRequest(WEB, None, preflight=True), NOW) is RefusedBecause.AUTH_REQUIRED
+
+
+def test_preflight_that_the_gate_let_pass_wakes_nothing() -> None:
+    state = after(EXPOSED, GATE)
+    assert admit(state, VisitRequest(WEB, STABLE, preflight=True), NOW) is RefusedBecause.AUTH_REQUIRED
+    bearing = VisitRequest(WEB, STABLE, FIRST.reveal().encode(), preflight=True)
+    assert admit(state, bearing, NOW) is NEEDS_WAKE
+
+
 # The run's state comes last.
 
 

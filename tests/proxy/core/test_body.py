@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.core.body import (
+    CHUNKS_PER_FEED,
     EXTENSION_BYTES_MAX,
     OVERHEAD_BYTES_MAX,
     BadBodyError,
@@ -229,3 +230,17 @@ def test_chunks_are_written_as_they_are_read() -> None:
 def test_trailer_cannot_end_its_line() -> None:
     with pytest.raises(ValueError, match="line end"):
         last_chunk([field(b"X-A", b"1\r\nX-B: 2")])
+
+
+def test_read_full_of_tiny_chunks_is_taken_a_part_at_a_time() -> None:
+    body = ChunkedBody()
+    wire = b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n"
+    calls = 0
+    content = b""
+    while not body.done:
+        piece, taken = body.feed(wire)
+        assert len(piece) <= CHUNKS_PER_FEED
+        content += piece
+        wire = wire[taken:]
+        calls += 1
+    assert (content, wire, calls) == (b"x" * 1000, b"", 4)

@@ -386,3 +386,17 @@ class TestSwitch:
         exchange = started(upgrade=b"websocket")
         assert summary(exchange.receive(LENGTH.replace(b"200", b"403"))) == ([403], b"hello", 1)
         assert exchange.reusable
+
+
+def test_read_full_of_tiny_chunks_is_told_a_part_at_a_time_and_whole() -> None:
+    exchange = started()
+    events = list(exchange.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000))
+    turns = 0
+    while exchange.pending:
+        events += exchange.receive(b"")
+        turns += 1
+    assert turns == 3
+    events += exchange.receive(b"0\r\n\r\n")
+    assert b"".join(event.data for event in events if isinstance(event, ResponseContent)) == b"x" * 1000
+    assert exchange.response_ended
+    assert exchange.reusable

@@ -516,12 +516,24 @@ def test_scheme_is_the_connections_unless_a_trusted_proxy_says(said: list[str], 
     assert public_scheme(fields(("X-Forwarded-Proto", "ws")), "https", trusted=True) == "http"
 
 
+ORIGIN = ("Origin", "https://elsewhere.example")
+ASKED = ("Access-Control-Request-Method", "PUT")
+
+
 @pytest.mark.parametrize(
     ("method", "pairs", "expected"),
     [
-        (b"OPTIONS", [("Access-Control-Request-Method", "PUT")], True),
+        (b"OPTIONS", [ORIGIN, ASKED], True),
+        (b"OPTIONS", [ORIGIN, ASKED, ("Content-Length", "0")], True),
+        (b"OPTIONS", [ASKED], False),
+        # What browsers never send with one would make it a request of its own, past the gate.
+        (b"OPTIONS", [ORIGIN, ASKED, ("Content-Length", "5")], False),
+        (b"OPTIONS", [ORIGIN, ASKED, ("Transfer-Encoding", "chunked")], False),
+        (b"OPTIONS", [ORIGIN, ASKED, ("Upgrade", "websocket")], False),
+        (b"OPTIONS", [ORIGIN, ASKED, ("Expect", "100-continue")], False),
+        (b"OPTIONS", [ORIGIN, ASKED, ("Cookie", "a=b")], False),
         (b"OPTIONS", [("Origin", "https://a.example")], False),
-        (b"GET", [("Access-Control-Request-Method", "PUT")], False),
+        (b"GET", [ORIGIN, ASKED], False),
     ],
 )
 def test_preflight_is_known_by_method_and_field(method: bytes, pairs: list[tuple[str, str]], expected: bool) -> None:
