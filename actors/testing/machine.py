@@ -256,6 +256,15 @@ class SandboxMachine(RuleBasedStateMachine):
     def unexpose(self, port: Port) -> None:
         assert not isinstance(self.do(UnexposePort(port)), Refusal), "taking back is never refused"
 
+    @precondition(lambda self: any(visit.grant.exposure_generation is not None for visit in self.held))
+    @rule(data=st.data())
+    def unexpose_under_its_visitors(self, data: st.DataObject) -> None:
+        ports = {visit.grant.port for visit in self.held if visit.grant.exposure_generation is not None}
+        port = data.draw(st.sampled_from(sorted(ports)))
+        self.unexpose(port)
+        left = [visit for visit in self.held if visit.grant.exposure_generation is not None]
+        assert all(visit.grant.port != port for visit in left), "nobody stays on a port that was taken back"
+
     @rule(token=st.sampled_from(PREVIEW_TOKENS))
     def set_preview_auth(self, token: PreviewToken) -> None:
         self.do(SetPreviewAuth(token.digest()))
