@@ -35,5 +35,5 @@ def allow_connections(wanted: int) -> int:
     if soft >= files:
         return wanted
     allowed = max((soft - KEPT) // PER_CONNECTION, 1)
-    log.info("few open files allowed: fewer connections than configured", limit=soft, connections=allowed)
+    log.debug("few open files allowed: fewer connections than configured", limit=soft, connections=allowed)
     return allowed

@@ -316,10 +316,14 @@ class SandboxMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: next_alarm(self.state) is not None)
     @rule()
-    def it_is_the_very_moment_of_the_alarm(self) -> None:
-        due = next_alarm(self.state)
+    def the_old_token_comes_as_its_grace_ends(self) -> None:
+        state, due = self.state, next_alarm(self.state)
+        assert state is not None
         assert due is not None
+        old = self._secrets(state)[-1]
         self.pass_time(max(due - self.now, 0.0))
+        for port in sorted(state.ports):
+            self.visit(VisitRequest(port, state.ports[port].token, old))
 
     @rule()
     def fire_alarm(self) -> None:

@@ -20,7 +20,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from actors.containers.base import ContainerContext
 from actors.errors import ContainerStartError, PorticoError, SandboxNotFoundError
@@ -35,6 +35,7 @@ from actors.sandbox.decide import (
     CreateSandbox,
     DestroySandbox,
     EndRun,
+    ExposePort,
     FireAlarm,
     Refusal,
 )
@@ -43,7 +44,7 @@ from actors.sandbox.state import SandboxState, Status, next_alarm
 from actors.surroundings import Limits
 from actors.testing.containers import FakeContainer, FakeContainers, FakeRun
 from actors.testing.machine import HeldVisit, SandboxMachine
-from actors.testing.strategies import NOW, PREVIEW_TOKENS, SANDBOX, changes, creations
+from actors.testing.strategies import NOW, PORT_TOKENS, PORTS, PREVIEW_TOKENS, SANDBOX, changes, creations
 from actors.visits import Visit
 
 LIMITS = Limits(rest_after_s=20.0, compact_records=7, compact_bytes=100)
@@ -352,6 +353,22 @@ class RuntimeMachine(SandboxMachine):
         self.real.open()
 
     # What can happen, where the runtime does it in its own way.
+
+    @initialize(command=creations(), lived_in=st.booleans())
+    def is_created(self, command: CreateSandbox, lived_in: bool) -> None:
+        """Half of the sandboxes have a visitor from the beginning: lives are short here."""
+        self.do(command)
+        if lived_in:
+            self.do(ExposePort(PORTS[0], minted=PORT_TOKENS[0]))
+            self.begin_run()
+            assert self.state is not None
+            self.visit(VisitRequest(PORTS[0], PORT_TOKENS[0], self._secrets(self.state)[0]))
+
+    def take_snapshot(self) -> None:
+        """Not a rule here: the runtime takes snapshots of its own accord."""
+
+    def stale_news_of_a_run(self) -> None:
+        """Not a rule here: the runtime's news of runs come from its containers."""
 
     @precondition(lambda self: self.lives)
     @rule()

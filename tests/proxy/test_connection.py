@@ -96,6 +96,18 @@ async def test_what_is_remembered_of_a_preview_is_not_its_admission(preview_engi
     assert (await client.read_response()).code == "INVALID_TOKEN"
 
 
+async def test_preview_that_a_field_named_is_not_that_of_the_next_request(preview_engine: PreviewEngine) -> None:
+    first = host_of(await preview_engine.expose(respond(b"first"), port=8081)).partition(".")[0]
+    second = host_of(await preview_engine.expose(respond(b"second"), port=8082)).partition(".")[0]
+    client = preview_engine.connect()
+    for label, status, body in ((first, 200, b"first"), (second, 200, b"second"), (None, 404, None)):
+        fields = [("Portico-Preview", label)] if label is not None else []
+        await client.send_request("GET", "/", "example.com", headers=fields)
+        response = await client.read_response()
+        assert response.status == status
+        assert response.body == body or body is None
+
+
 async def test_other_scheme_of_a_trusted_proxy_is_not_taken_from_the_request_before(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -287,7 +299,9 @@ async def test_malformed_content_is_answered_while_nothing_has_been(preview_engi
     assert preview_engine.runtime.statistics().visits == 0
 
 
-async def test_malformed_content_after_the_answer_began_breaks_it_off(preview_engine: PreviewEngine) -> None:
+async def test_malformed_content_after_the_answer_began_breaks_it_off(
+    preview_engine: PreviewEngine, logged: list[dict[str, object]]
+) -> None:
     async def answer(caller: Caller, _asked: Asked) -> None:
         await caller.begin()
         await caller.send(b"begun")
@@ -299,8 +313,9 @@ async def test_malformed_content_after_the_answer_began_breaks_it_off(preview_en
     await client.read_head()
     assert await client.read_some() == b"begun"
     await client.send(b"zzz\r\n")
-    # No second answer in the middle of the first.
+    # No second answer in the middle of the first, and no attempt at one.
     await assert_ended(client)
+    assert not [event for event in logged if event["log_level"] == "error"]
 
 
 async def test_limits_on_heads_are_options(autojump_clock: trio.testing.MockClock) -> None:

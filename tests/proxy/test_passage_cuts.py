@@ -72,6 +72,14 @@ async def test_end_of_the_run_closes_websockets_with_service_restart(autojump_cl
             assert close_reason(closed.value) == (1012, "run ended")
 
 
+async def test_what_a_cut_client_still_sends_does_not_reset_its_connection(preview_engine: PreviewEngine) -> None:
+    """A reset might overtake the close frame."""
+    url = await preview_engine.expose(websocket_echo())
+    async with preview_engine.websocket(url) as connection:
+        assert await (await preview_engine.sandbox()).unexpose_port(8080) == 1
+        await connection._stream.send_all(b"sent before the close frame was read")
+
+
 async def test_stopped_sandbox_closes_its_websockets(preview_engine: PreviewEngine) -> None:
     url = await preview_engine.expose(websocket_echo())
     async with preview_engine.websocket(url) as connection:

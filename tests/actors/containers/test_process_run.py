@@ -56,13 +56,14 @@ print([fd for fd in range(1024) if os.path.exists(f"/proc/self/fd/{fd}")])
 print([s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN and s not in (13, 25)])
 print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 print(os.getsid(0) == os.getpid() == os.getpgid(0), os.read(0, 1))
-with open("/proc/self/status") as f: print([l.split()[1] for l in f if l.startswith("SigIgn")])
+with open("/proc/self/status") as f: print([hex(int(l.split()[1], 16) & ~0x180000000) for l in f if l.startswith("SigIgn")])
 """
     async with up() as run:
         result = await run.exec(ProcessOptions(["python", "-c", script]))
-    # Python itself ignores SIGPIPE (13) and SIGXFSZ (25) in the last line: 0x1001000.
+    # Python itself ignores SIGPIPE (13) and SIGXFSZ (25) in the last line: 0x1001000. Signals 32 and 33 are left out:
+    # they are the C library's own, no program can set them, and whoever started us may have left them ignored.
     assert result.stdout.decode().splitlines() == [
-        *("[0, 1, 2]", "[]", "set()", "True b''", "['0000000001001000']"),
+        *("[0, 1, 2]", "[]", "set()", "True b''", "['0x1001000']"),
     ], result.stderr
 
 

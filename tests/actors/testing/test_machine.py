@@ -36,7 +36,7 @@ from actors.testing.machine import SandboxMachine
 from actors.testing.strategies import PORTS, SANDBOX
 
 SEARCH = settings(
-    max_examples=300,
+    max_examples=1000,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
