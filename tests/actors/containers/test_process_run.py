@@ -56,7 +56,8 @@ print([fd for fd in range(1024) if os.path.exists(f"/proc/self/fd/{fd}")])
 print([s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN and s not in (13, 25)])
 print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 print(os.getsid(0) == os.getpid() == os.getpgid(0), os.read(0, 1))
-with open("/proc/self/status") as f: print([hex(int(l.split()[1], 16) & ~0x180000000) for l in f if l.startswith("SigIgn")])
+with open("/proc/self/status") as f: ignored = [l.split()[1] for l in f if l.startswith("SigIgn")]
+print([hex(int(mask, 16) & ~0x180000000) for mask in ignored])
 """
     async with up() as run:
         result = await run.exec(ProcessOptions(["python", "-c", script]))
