@@ -532,3 +532,16 @@ async def test_no_secret_is_logged_or_shown(
     assert logged
     assert shown
     assert not any(secret in written for secret in secrets)
+
+
+async def test_request_for_a_host_that_makes_no_sense_is_the_last_of_its_connection(
+    preview_engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = host_of(await preview_engine.expose(respond(b"hello")))
+    client = preview_engine.connect()
+    await client.send(f"GET http://elsewhere.example/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    await client.send_request("GET", "/", host)
+    answer = await client.read_response()
+    assert (answer.status, answer.code) == (400, "BAD_HOST")
+    await assert_ended(client)
+    assert not preview_engine.container().dials
