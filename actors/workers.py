@@ -2,16 +2,15 @@
 
 `trio.to_thread.run_sync` does the same, more generally: it copies contexts, names the thread for each call, and
 wakes the trio thread once per result, by way of a socket and a queue of callbacks. For a sync of 140 microseconds
-that generality costs another 100. Here a job is one queue operation, its end one write to an eventfd, and results
-that come while the trio thread has already been told are picked up together. Measured on two busy cores, a write of
-130 bytes with its sync takes 155 microseconds by itself, 207 through here and 274 through `to_thread`; 64 at once
-come to 25,000 a second, and to 7,000. `bench/durability.py` measures it through the store.
+that generality costs another 100. Here an idle thread waits in a read of a pipe, which the kernel ends sooner than
+Python's locks (measured: some 40 microseconds sooner, there and back); a busy one takes its next job without being
+woken; and results that come while the trio thread has already been told are picked up together.
+`bench/durability.py` measures it through the store.
 
 The threads are daemons: a disk that never answers must not keep the process from ending.
 """
 
 import os
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -68,8 +67,13 @@ class Workers:
             workers_max: How many calls may be under way at once; more wait, in order.
         """
         self._workers_max = workers_max
-        # A call and the task that waits for it; None tells one thread to end.
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], trio.lowlevel.Task] | None] = queue.SimpleQueue()
+        # A call and the task that waits for it.
+        self._jobs: deque[tuple[Callable[[], None], trio.lowlevel.Task]] = deque()
+        # One entry for each thread that waits for a byte from the pipe, or is about to.
+        self._idle: deque[None] = deque()
+        # Ends of a pipe: each byte wakes one idle thread, its end tells all of them to end. Only the trio thread
+        # closes `_waker`; `_sleepers` is the last thread's to close.
+        self._sleepers = self._waker = -1
         self._finished: deque[trio.lowlevel.Task] = deque()
         # True from when the trio thread is told of finished jobs until it begins to pick them up.
         self._told = False
@@ -84,6 +88,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._sleepers, self._waker = os.pipe2(os.O_CLOEXEC)
         self._closed = False
         trio.lowlevel.spawn_system_task(self._wake_tasks, self._bell)
         return self
@@ -106,32 +111,52 @@ class Workers:
         if self._closed:
             raise RuntimeError("the workers are not at work: the store is not open")
         job = _Job(partial(call, *arguments))
-        if self._pending >= self._threads and self._threads < self._workers_max:
-            name = f"portico-store-{self._threads + 1}"
-            thread = threading.Thread(target=self._work, args=(self._bell,), name=name, daemon=True)
-            self._threads += 1
-            try:
-                thread.start()
-            except RuntimeError:
-                # The system has no more threads to give. Those at work will come to it; without any it is an error.
-                self._threads -= 1
-                if self._threads == 0:
-                    raise
         self._pending += 1
-        self._jobs.put((job.perform, trio.lowlevel.current_task()))
+        self._jobs.append((job.perform, trio.lowlevel.current_task()))
+        if self._idle:
+            self._wake_one()
+        elif self._threads < self._workers_max and self._pending > self._threads:
+            self._start_one()
         await trio.lowlevel.wait_task_rescheduled(_not_now)
         return job.unwrap()
 
-    def _work(self, bell: int) -> None:
+    def _wake_one(self) -> None:
+        try:
+            self._idle.pop()
+        except IndexError:
+            # It has seen the job by itself.
+            return
+        os.write(self._waker, b"\0")
+
+    def _start_one(self) -> None:
+        name = f"portico-store-{self._threads + 1}"
+        thread = threading.Thread(target=self._work, args=(self._bell, self._sleepers), name=name, daemon=True)
+        self._threads += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no more threads to give. Those at work will come to it; without any it is an error.
+            self._threads -= 1
+            if self._threads == 0:
+                self._jobs.pop()
+                self._pending -= 1
+                raise
+
+    def _work(self, bell: int, sleepers: int) -> None:
         """Do jobs until told to end. Runs in each of the threads."""
-        while (job := self._jobs.get()) is not None:
-            perform, task = job
+        while True:
+            try:
+                perform, task = self._jobs.popleft()
+            except IndexError:
+                if self._sleep(sleepers):
+                    continue
+                break
             perform()
             # In this order: a task that is added while `_told` is still true is seen by the pick-up to come,
             # which clears it before it looks.
             self._finished.append(task)
             # An idle thread must not keep alive what its last call returned.
-            del job, perform, task
+            del perform, task
             if not self._told:
                 self._told = True
                 os.eventfd_write(bell, 1)
@@ -139,6 +164,21 @@ class Workers:
             self._threads -= 1
             if self._threads == 0:
                 os.close(bell)
+                os.close(sleepers)
+
+    def _sleep(self, sleepers: int) -> bool:
+        """Wait until there may be a job; False at the end. Runs in each of the threads."""
+        self._idle.append(None)
+        if self._jobs:
+            # It came between the look at the jobs and the entry. If the entry is gone, a byte comes instead: as many
+            # threads read as there are entries and bytes together.
+            try:
+                self._idle.pop()
+            except IndexError:
+                pass
+            else:
+                return True
+        return os.read(sleepers, 1) != b""
 
     async def _wake_tasks(self, bell: int) -> None:
         """Wake everybody whose job is done, until the last one after the end."""
@@ -154,10 +194,11 @@ class Workers:
             # Also when the whole run ends without `__exit__`.
             self._closed = True
             with self._ending:
-                for _ in range(self._threads):
-                    self._jobs.put(None)
+                # Within the lock: the last thread to end closes the rest, and must do so instead of this, or after it.
+                os.close(self._waker)
                 if self._threads == 0:
                     os.close(bell)
+                    os.close(self._sleepers)
 
 
 def _not_now(_raise_cancel: object) -> trio.lowlevel.Abort:
