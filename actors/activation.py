@@ -55,6 +55,7 @@ from actors.sandbox.decide import (
     CreateSandbox,
     DestroySandbox,
     EndRun,
+    FireAlarm,
     Refusal,
     StopSandbox,
     UnexposePort,
@@ -190,6 +191,8 @@ class Activation:
                 case _:
                     await self._on_report(message)
         except BrokenError:
+            # At once, not when the actor's task comes to mend: visits were admitted on what may not be durable.
+            self.book.pull_all(CutBecause.RUN_ENDED)
             if isinstance(message, Asked):
                 message.reply.fail(self.broken())
             raise
@@ -244,14 +247,11 @@ class Activation:
         Raises:
             BrokenError: It could not be stored.
         """
-        if self.state is None or self.state.status is Status.DESTROYED:
-            return
-        assert self._tenure is not None
-        limits = self._around.limits
         try:
-            records, size = self._around.store.size_since_snapshot(self._tenure)
-            if records < limits.compact_records or size < limits.compact_bytes:
+            if not self._has_grown():
                 return
+            assert self.state is not None
+            assert self._tenure is not None
             entry = Entry(self._around.clock(), "snapshot", SNAPSHOT_VERSION, snapshot(self.state))
             await self._around.store.compact(self._tenure, entry)
         except StoreError as error:
@@ -259,6 +259,27 @@ class Activation:
         except ValueError:
             # Too large for a snapshot, as the sum of events that were not: a long log is slower, but not wrong.
             log.warning("log not compacted", sandbox=self.sandbox, exc_info=True)
+
+    def _has_grown(self) -> bool:
+        if self.state is None or self.state.status is Status.DESTROYED:
+            return False
+        assert self._tenure is not None
+        records, size = self._around.store.size_since_snapshot(self._tenure)
+        return records >= self._around.limits.compact_records and size >= self._around.limits.compact_bytes
+
+    async def fire_due_alarm(self) -> None:
+        """Do what has fallen due, if anything has; a turn of its own.
+
+        Raises:
+            BrokenError: It could not be stored.
+        """
+        due = next_alarm(self.state)
+        if due is not None and due <= self._around.clock():
+            await self.turn(Call(FireAlarm(), Reply()))
+
+    def wants_attention(self) -> bool:
+        """Say, after a turn that another task took, whether the actor's own task has something to do or to wait for."""
+        return (self.settled and (next_alarm(self.state) is not None or self._has_grown())) or self.cleared
 
     # Revocations.
 

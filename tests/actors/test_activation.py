@@ -125,19 +125,24 @@ async def test_a_grown_log_is_replaced_by_a_snapshot_that_means_the_same(autojum
         assert await (await runtime.find_sandbox(NAME)).state() == state
 
 
-async def test_a_log_that_could_not_be_compacted_is_rebuilt_and_loses_nothing(autojump_clock: MockClock) -> None:
+async def test_a_log_that_could_not_be_compacted_is_rebuilt_and_loses_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     store = FaultyStore(MemoryStore())
     async with running(store, Limits(compact_records=2, compact_bytes=1)) as runtime:
         sandbox = await runtime.get_sandbox(NAME)
         with store.hold_appends():
+            nursery.start_soon(sandbox.set_preview_auth)
+            await wait_all_tasks_blocked()
+        with store.hold_appends():
+            # The change is durable; what is held now is the compaction that it led to.
+            await store.wait_append_held()
             store.fail_next_append()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(sandbox.set_preview_auth)
-                await wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
         await trio.sleep(1)
+        assert len((await store.read(NAME)).records) == 2
         await sandbox.set_preview_auth()
         await trio.sleep(1)
+        assert (await store.read(NAME)).snapshot is not None
         assert (await sandbox.state()).auth is not None
 
 

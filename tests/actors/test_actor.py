@@ -238,6 +238,48 @@ async def test_a_command_whose_sender_has_gone_before_its_turn_is_dropped(nurser
         assert (await sandbox.state()).ports.keys() == {8080, 2001}
 
 
+async def test_cancelling_a_command_whose_append_is_under_way_waits_for_the_outcome(nursery: trio.Nursery) -> None:
+    store = FaultyStore(MemoryStore())
+    async with running(store) as runtime:
+        sandbox = await exposed(runtime)
+        outcomes = Outcomes(nursery)
+        scope = trio.CancelScope()
+
+        async def go() -> None:
+            with scope:
+                await sandbox.expose_port(2001)
+
+        with store.hold_appends():
+            await outcomes.start("goes", go)
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert outcomes.order == [], "its caller must not go on while nobody knows what became of it"
+        await wait_all_tasks_blocked()
+        assert outcomes.order == ["goes"]
+        assert await sandbox.is_port_exposed(2001)
+
+
+async def test_a_turn_that_a_signal_interrupts_breaks_the_activation_and_the_next_one_lives(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    async with running(store) as runtime:
+        sandbox = await exposed(runtime)
+        visit = await enter(runtime)
+
+        async def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await sandbox.expose_port(2001)
+        assert {port.port for port in await sandbox.get_exposed_ports()} == {8080}
+        assert visit.cut_because is CutBecause.RUN_ENDED
+        await sandbox.expose_port(2001)
+        assert await sandbox.is_port_exposed(2001)
+
+
 async def test_after_a_failed_append_no_run_goes_on_that_nobody_knows(autojump_clock: MockClock) -> None:
     store = FaultyStore(MemoryStore())
     async with running(store) as runtime:
