@@ -31,7 +31,7 @@ from actors.errors import (
     TooManyVisitsError,
     UnknownRecordError,
 )
-from actors.failures import where_raised
+from actors.failures import as_container_error, where_raised
 from actors.messages import (
     Admit,
     Asked,
@@ -113,6 +113,7 @@ class Activation:
         # Invariant: not None whenever the state is not.
         self._container: Container | None = None
         self._last_turn = trio.current_time()
+        self._dropped = False
 
     async def load(self) -> None:
         """Claim the log and fold it; finish what a crash left half done.
@@ -223,6 +224,9 @@ class Activation:
         if isinstance(decided, Refusal):
             raise decided.to_error()
         await self._commit(decided)
+        if self._dropped:
+            # The runtime was cancelled while another task took this turn. The change stands; the next one finds it.
+            raise shutting_down()
         self._carry_out(message)
 
     async def _commit(self, events: Sequence[Event]) -> None:
@@ -325,7 +329,7 @@ class Activation:
         except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
             log.error("run did not stop", sandbox=self.sandbox, **where_raised(error))
-            reply.fail(_container_error(error))
+            reply.fail(as_container_error(error))
         except BaseException:
             reply.fail(shutting_down())
             raise
@@ -347,7 +351,7 @@ class Activation:
         except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing. The next activation tries again.
             log.error("container not removed", sandbox=self.sandbox, **where_raised(error))
-            failure = str(_container_error(error))
+            failure = str(as_container_error(error))
         self._report(Cleared(cut, remaining, failure))
 
     def _incomplete(self, remaining: int) -> RevocationIncompleteError:
@@ -562,6 +566,7 @@ class Activation:
     def drop(self) -> None:
         """Let go of whatever is left, without waiting: nothing after a proper end, else the process is ending."""
         self.settled = False
+        self._dropped = True
         self._children.cancel()
         self.book.pull_all(CutBecause.RUN_ENDED)
         self._refuse_waiting(shutting_down)
@@ -588,11 +593,6 @@ class Activation:
 def shutting_down() -> ShuttingDownError:
     """Return what everybody is told who waits while the runtime closes."""
     return ShuttingDownError("the runtime is shutting down")
-
-
-def _container_error(error: Exception) -> PorticoError:
-    """Return an error of ours for whatever a container has raised."""
-    return error if isinstance(error, PorticoError) else ContainerError(f"{type(error).__name__}: {error}")
 
 
 def _recover(history: History | None) -> SandboxState | None:

@@ -1,11 +1,13 @@
-"""What a log line may say of an exception that should not have happened.
+"""What may be said of an exception that should not have happened: to a caller, and in a log line.
 
-Where it was raised, never with what: local variables, which structlog's own traceback shows where rich is installed,
-hold tokens and environments, and an exception's text may quote them.
+In a log line: where it was raised, never with what: local variables, which structlog's own traceback shows where rich
+is installed, hold tokens and environments, and an exception's text may quote them.
 """
 
 import traceback
 from collections.abc import Iterator
+
+from actors.errors import ContainerError, PorticoError
 
 
 def where_raised(error: BaseException) -> dict[str, str]:
@@ -23,3 +25,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def as_container_error(error: Exception) -> PorticoError:
+    """Return an error of ours for whatever a container has raised."""
+    return error if isinstance(error, PorticoError) else ContainerError(f"{type(error).__name__}: {error}")

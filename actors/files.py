@@ -3,7 +3,7 @@
 Everything here blocks and raises OSError; callers are in worker threads. Paths are text, because this is the
 path of every append and `pathlib` costs more than the system calls. What is *durable* survives a power cut:
 
-- `append` returns once its bytes are durable, in one system call (the file is opened with O_DSYNC, which
+- `write_at` returns once its bytes are durable, in one system call (the file is opened with O_DSYNC, which
   POSIX defines as a write followed by fdatasync; one call instead of two is one wait for the interpreter's
   lock fewer, a third more appends per second when many sandboxes append at once);
 - what `write` and `truncate` did is durable once `sync` has returned;
@@ -37,11 +37,15 @@ class Files(Protocol):
     def create(self, path: str) -> int:
         """Make a new file for writing and return its descriptor; FileExistsError if there is one."""
 
-    def open_append(self, path: str) -> int:
-        """Open an existing file for `append`; FileNotFoundError if there is none."""
+    def open_durable(self, path: str) -> int:
+        """Open an existing file for `write_at`; FileNotFoundError if there is none."""
 
-    def append(self, fd: int, data: bytes) -> int:
-        """Add to the end and wait until it is durable; return how many bytes were taken."""
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        """Write at a place, and beyond the end if it must be, and wait until it is durable.
+
+        Returns:
+            How many bytes were taken.
+        """
 
     def write(self, fd: int, data: bytes) -> int:
         """Add to the end of a created file; return how many bytes were taken."""
@@ -104,11 +108,11 @@ class RealFiles:
     def create(self, path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
 
-    def open_append(self, path: str) -> int:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_DSYNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def open_durable(self, path: str) -> int:
+        return os.open(path, os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-    def append(self, fd: int, data: bytes) -> int:
-        return os.write(fd, data)
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
 
     def write(self, fd: int, data: bytes) -> int:
         return os.write(fd, data)

@@ -106,6 +106,7 @@ class FileStore:
             for place in list(self._places.values()):
                 async with place:
                     place.tenure = None
+                    await self._finish(place)
                     self._forget_open(place)
         self._opened = False
         self._workers.__exit__(None, None, None)
@@ -131,7 +132,7 @@ class FileStore:
             try:
                 result = await self._workers.run(self._recover, log, place.found)
             except OSError as error:
-                place.found = Found(recovery_failed=True)
+                place.found = Found(durable_length=place.found.durable_length, recovery_failed=True)
                 raise StoreError(f"cannot read the log of {sandbox}: {describe_failure(error)}") from error
             history = result.history
             last = history.records[-1] if history.records else history.snapshot
@@ -175,15 +176,16 @@ class FileStore:
         with trio.CancelScope(shield=True):
             async with place:
                 if place.tenure is tenure:
+                    await self._finish(place)
                     self._leave(tenure.sandbox, place)
 
     async def bury(self, tenure: Tenure) -> None:
         """See `Store.bury`. For a sandbox without a log it only ends the tenure."""
         place = self._place(tenure)
         async with place:
-            place.log_of(tenure).close()
+            log = place.log_of(tenure)
             try:
-                await self._workers.run(self._layout.bury, tenure.sandbox, tenure.sequence, self._clock())
+                await self._workers.run(self._bury, log, tenure)
             except OSError as error:
                 self._burial_failed = True
                 failure = StoreError(f"cannot bury the log of {tenure.sandbox}: {describe_failure(error)}")
@@ -274,6 +276,11 @@ class FileStore:
             del self._places[sandbox]
             self._left[sandbox] = place.epoch
 
+    async def _finish(self, place: "_Place") -> None:
+        """Leave of the log nothing but its records."""
+        if place.log is not None and place.log.has_room:
+            await self._workers.run(place.log.finish)
+
     def _keep_open(self, place: "_Place") -> None:
         """Note that the log is about to be used; close the one that was not used for longest, if they are many."""
         self._open_logs.pop(place, None)
@@ -288,6 +295,11 @@ class FileStore:
         self._open_logs.pop(place, None)
         if place.log is not None:
             place.log.close()
+
+    def _bury(self, log: Log, tenure: Tenure) -> None:
+        # In a worker thread.
+        log.finish()
+        self._layout.bury(tenure.sandbox, tenure.sequence, self._clock())
 
     def _recover(self, log: Log, found: Found) -> Scan:
         # In a worker thread.

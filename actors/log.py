@@ -5,6 +5,10 @@ Everything here blocks; callers are in worker threads, one at a time per log.
 The rules, and what would go wrong without each:
 
 - A record counts once it is durable, and not before: whoever was told of it must find it after a power cut.
+- An append is written into *room*: zeros that are there already, durably. One that makes the file longer must also
+  wait for the file system's journal to take the new length, which costs half as much again (155 microseconds
+  against 105, on ext4). So when the room does not suffice, the same write brings zeros up to the next multiple of
+  `ROOM_BYTES`. A log at rest has none (see `finish`): to programs that read it, zeros are clutter.
 - A log that failed is dead. After a failed sync the kernel may have marked pages clean that never reached the
   disk; asking again would be answered with a yes (LWN 752063, "PostgreSQL's fsync() surprise"). So the next
   `recover` goes back to the length that is *known* to be durable, cuts there, which makes the kernel write the
@@ -12,7 +16,8 @@ The rules, and what would go wrong without each:
 - The first `recover` in a process syncs what it finds before anybody acts on it: a process that was killed between
   write and sync leaves records that can be read today and be gone after a power cut.
 - A torn tail, which is what a crash leaves of an append nobody was told about, is kept beside the log as
-  ``<name>.torn-<offset>`` before it is cut off. Anything else that is wrong is corruption and stays as it is.
+  ``<name>.torn-<offset>`` before it is cut off: what is appended next must find zeros behind it. Anything else that
+  is wrong is corruption and stays as it is.
 - Compacting writes a new file, syncs it, and renames it over the old one: whenever the crash comes, there is
   the old log or the new one.
 """
@@ -22,12 +27,17 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from actors.core.record import SNAPSHOT, Scan, Tail, encode, genesis, scan
 from actors.errors import LogCorruptError
 from actors.files import Files, check_taken, write_whole
 from actors.sandbox.ids import SandboxId
 from actors.store import Entry, Record
+
+# The block of the usual file systems: room within it takes no more of the disk than the records did. More room
+# measured no faster: with a few hundred bytes an append, one in about thirty makes the file longer.
+ROOM_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class LogReport:
     sandbox: SandboxId
     path: str
     size: int
+    """Of the file, in bytes."""
     scan: Scan
 
     @property
@@ -75,7 +86,12 @@ class LogReport:
     @property
     def torn_bytes(self) -> int:
         """How many bytes at the end the next claim will put aside; 0 unless the tail is torn."""
-        return self.size - self.scan.valid_length if self.scan.tail is Tail.TORN else 0
+        return self.scan.used_length - self.scan.valid_length if self.scan.tail is Tail.TORN else 0
+
+    @property
+    def room_bytes(self) -> int:
+        """How many zeros at the end wait for appends to come."""
+        return self.size - self.scan.used_length
 
     def check(self) -> None:
         """Do nothing, unless the log is corrupt.
@@ -97,7 +113,12 @@ def examine(files: Files, path: str, sandbox: SandboxId) -> LogReport:
         OSError: It cannot be read; FileNotFoundError if there is none.
     """
     data = files.read(path)
-    return LogReport(sandbox, path, len(data), scan(data, sandbox))
+    result = scan(data, sandbox)
+    # Reading does not exclude writing: half of what is just being written into the room looks like damage. Damage
+    # stays as it is, and nobody appends to it.
+    while result.tail is not Tail.CLEAN and (again := files.read(path)) != data:
+        data, result = again, scan(again, sandbox)
+    return LogReport(sandbox, path, len(data), result)
 
 
 class Log:
@@ -112,8 +133,11 @@ class Log:
         self._digest = genesis(sandbox)
         self._sequence = 0
         self._exists = False
+        # Of the file, room included. Invariant: what lies beyond `durable_length` are zeros, unless the log is dead.
+        self._file_length = 0
         self.durable_length: int | None = 0
-        """How many bytes are known to be durable; None after a failed `compact` (old log or new one, both whole)."""
+        """How many bytes of records are known to be durable; None after a failed `compact` (old log or new one, both
+        whole)."""
         self.records_since_snapshot = 0
         self.bytes_since_snapshot = 0
         self.failure: BaseException | None = None
@@ -145,9 +169,11 @@ class Log:
         LogReport(self._sandbox, path, len(data), result).check()
         if result.tail is Tail.TORN:
             cut = result.valid_length
-            _keep_aside(files, path, data[cut:], cut)
+            _keep_aside(files, path, data[cut : result.used_length], cut)
+        self._file_length = len(data) if cut is None else cut
         if self._exists and found.recovery_failed:
             self._rewrite(data[: result.valid_length])
+            self._file_length = result.valid_length
         elif self._exists and (cut is not None or not found.settled):
             self._settle(cut)
         if not found.settled:
@@ -174,8 +200,8 @@ class Log:
             if entry.name == SNAPSHOT:
                 raise ValueError(f"the name {SNAPSHOT!r} is reserved")
             sequence += 1
-            more = sequence - self._sequence < len(entries)
-            encoded, digest = encode(_placed(entry, sequence, epoch), digest, more=more)
+            more, continues = sequence - self._sequence < len(entries), bool(data)
+            encoded, digest = encode(_placed(entry, sequence, epoch), digest, more=more, continues=continues)
             data += encoded
         return Batch(bytes(data), digest, sequence, len(entries))
 
@@ -185,15 +211,21 @@ class Log:
         Raises:
             OSError: Whether it is in the file is unknown, and the log is dead.
         """
+        start, data = self.durable_length, batch.data
+        assert start is not None, "a live log knows its length"
+        end = start + len(data)
+        file_length = self._file_length
+        if end > file_length:
+            file_length = -(-end // ROOM_BYTES) * ROOM_BYTES
+            data += bytes(file_length - end)
         try:
             if self._fd is None:
                 self._fd = self._open()
-            check_taken(self._files.append(self._fd, batch.data), batch.data)
+            check_taken(self._files.write_at(self._fd, data, start), data)
         except BaseException as failure:
             self._die(failure)
             raise
-        assert self.durable_length is not None, "a live log knows its length"
-        self.durable_length += len(batch.data)
+        self.durable_length, self._file_length = end, file_length
         self.bytes_since_snapshot += len(batch.data)
         self.records_since_snapshot += batch.count
         self._digest, self._sequence = batch.digest, batch.sequence
@@ -224,7 +256,7 @@ class Log:
             self._die(failure)
             raise
         self.close()
-        self.durable_length = len(batch.data)
+        self.durable_length = self._file_length = len(batch.data)
         self.records_since_snapshot = self.bytes_since_snapshot = 0
         self._digest = batch.digest
 
@@ -236,14 +268,33 @@ class Log:
             with contextlib.suppress(OSError):
                 self._files.close(fd)
 
+    @property
+    def has_room(self) -> bool:
+        """True if the file is longer than its records, and `finish` would mend that."""
+        return self.failure is None and self.durable_length is not None and self._file_length > self.durable_length
+
+    def finish(self) -> None:
+        """Cut the room off, and close. Never raises OSError: a file that keeps its room is as good.
+
+        Nothing is synced for the same reason; the next append syncs the length that it needs.
+        """
+        if self.has_room:
+            assert self.durable_length is not None, "otherwise there is no room to know of"
+            with contextlib.suppress(OSError):
+                if self._fd is None:
+                    self._fd = self._open()
+                self._files.truncate(self._fd, self.durable_length)
+                self._file_length = self.durable_length
+        self.close()
+
     def _open(self) -> int:
         if not self._exists:
             self._files.close(self._files.create(self._path))
             # Before the first record is acknowledged, the name it is found under must be durable.
             self._files.sync_folder(os.path.dirname(self._path))
             self._exists = True
-        fd = self._files.open_append(self._path)
-        if self._files.length(fd) != self.durable_length:
+        fd = self._files.open_durable(self._path)
+        if self._files.length(fd) != self._file_length:
             self._files.close(fd)
             raise OSError(f"{self._path} was changed by somebody else")
         return fd
@@ -256,7 +307,7 @@ class Log:
         self._files.sync_folder(os.path.dirname(self._path))
 
     def _settle(self, cut: int | None) -> None:
-        fd = self._files.open_append(self._path)
+        fd = self._files.open_durable(self._path)
         try:
             if cut is not None:
                 self._files.truncate(fd, cut)

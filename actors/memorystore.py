@@ -73,7 +73,7 @@ class MemoryStore:
                 raise ValueError(f"the name {SNAPSHOT!r} is reserved")
             sequence += 1
             record = Record(sequence, tenure.epoch, entry.time, entry.name, entry.version, entry.fields)
-            encoded, digest = encode(record, digest, more=number < len(entries))
+            encoded, digest = encode(record, digest, more=number < len(entries), continues=number > 1)
             added += encoded
         memory.data += added
         memory.digest = digest

@@ -53,7 +53,7 @@ async def print_history(folder: Path, sandbox: SandboxId, *, as_json: bool, cons
     Raises:
         SandboxNotFoundError, LogCorruptError, UnknownRecordError, StoreError.
     """
-    moments = await _read(folder, sandbox)
+    moments = await read_moments(folder, sandbox)
     if as_json:
         for moment in moments:
             _print_json(_plain_moment(moment), console)
@@ -74,7 +74,7 @@ async def print_state_at(folder: Path, sandbox: SandboxId, time: float, *, as_js
         SandboxNotFoundError: There is no log, or what it holds begins later.
         LogCorruptError, UnknownRecordError, StoreError.
     """
-    moments = await _read(folder, sandbox)
+    moments = await read_moments(folder, sandbox)
     state = state_at(moments, time)
     if state is None:
         begins = _shown_time(moments[0].time) if moments else "nowhere"
@@ -105,7 +105,8 @@ async def print_verification(folder: Path, sandbox: SandboxId, *, as_json: bool,
         summary = {
             "sandbox": sandbox,
             "records": count,
-            "bytes": report.size,
+            "bytes": scan.used_length,
+            "room_bytes": report.room_bytes,
             "valid_bytes": scan.valid_length,
             "tail": scan.tail.value,
             "reason": scan.reason,
@@ -120,8 +121,12 @@ async def print_verification(folder: Path, sandbox: SandboxId, *, as_json: bool,
     return sound
 
 
-async def _read(folder: Path, sandbox: SandboxId) -> list[Moment]:
-    """Read a log, or, of a sandbox that was destroyed, the last one that was put aside."""
+async def read_moments(folder: Path, sandbox: SandboxId) -> list[Moment]:
+    """Read a log, or, of a sandbox that was destroyed, the last one that was put aside.
+
+    Raises:
+        SandboxNotFoundError, LogCorruptError, UnknownRecordError, StoreError.
+    """
     async with _open(folder) as store:
         if store.exists(sandbox):
             return unfold(await store.read(sandbox))

@@ -1,16 +1,20 @@
 """The bytes of a log: how a record is framed, chained, and told from damage.
 
-A log is a plain concatenation of msgpack values, so that this reads it::
+A log is a concatenation of msgpack values, so that this reads it::
 
     for frame, digest, (sequence, epoch, time, name, version, fields) in msgpack.Unpacker(open(path, "rb")):
         print(sequence, name, fields)
+
+While it is in use, and after a crash, zeros may follow: *room*, into which the next appends are written (see
+`actors.log` for why). To msgpack each of them is the number 0; a record never begins with a zero.
 
 One record, offsets and sizes in bytes::
 
     offset size
          0    1  0x93        msgpack: an array of three
          1    2  0xc4 0x08   msgpack: 8 bytes follow
-         3    4  bit 31: the same append goes on with the next record; bits 0-30: length of the payload (BE)
+         3    4  bit 31: the same append goes on with the next record; bit 30: it began with an earlier one;
+                 bits 0-29: length of the payload (BE)
          7    4  check       BLAKE2b-32 (previous digest, the four bytes before)
         11    2  0xc4 0x10   msgpack: 16 bytes follow
         13   16  digest      BLAKE2b-128 (previous digest, bytes 3 to 10, payload)
@@ -24,13 +28,25 @@ of several records all or nothing: if its end is missing, the beginning does not
 A snapshot is a record named `SNAPSHOT` that comes first in a compacted log and keeps its sequence number.
 
 *Torn* is what a crash leaves of an append that nobody was told about; it may be dropped. *Corrupt* is everything
-else; it must never be dropped silently. The line between them, given bytes that are not a whole record:
+else; it must never be dropped silently. What draws the line is that an append begins only after the one before it
+is durable, so that a crash tears no more than one; and that a disk writes whole sectors. So, given bytes that are
+neither a whole record nor room:
 
-- the log ends inside a record whose bytes, as far as they go, are right: torn;
-- all that remains is zero, or it is from a 512-byte sector boundary of the file on that lies in this record: torn
-  (the file had grown, its data had not arrived; etcd judges likewise, server/storage/wal/decoder.go);
-- anything else: corrupt. The one blind spot is a last record that is damaged *and* rightly ends in 16 or more
-  zero bytes past a sector boundary; it is taken for torn, which keeps its bytes aside.
+- torn is what one append may be with any of its sectors still zero, or with the file ending early: what has arrived
+  is right as far as the rest allows to tell, something is missing, and no second append has begun;
+- anything else is corrupt: all has arrived and does not match, a sector has arrived in part, or a record follows
+  which begins an append (bit 30), or anything at all follows the record that ends this one (bit 31).
+
+etcd judges likewise (server/storage/wal/decoder.go, isTornEntry), but stops at the first sector of zeros, whatever
+comes after it. What remains that is taken for torn, and so kept aside rather than reported, although it is not:
+
+- sectors that turn to zeros, where no other append begins behind them: in the last append of a log, and in more than
+  one if the zeros reach into the last one's header. What loses its sectors as in a crash looks as after one;
+- any damage to a last append of which the part in some sector is rightly nothing but zeros. Nearly always that is
+  the very last byte of it, a zero by itself beyond a sector's boundary.
+
+The opposite mistake, a torn append called corrupt, takes one of which a header is missing and a bytes value looks
+like another's: text cannot, because 0xc4 0x08 is not UTF-8.
 
 What no log can show by itself is that whole appends are missing from its end.
 
@@ -61,19 +77,23 @@ PAYLOAD_BYTES_MAX: Final = 2**20
 
 # The smallest unit that disks write whole; a crash leaves each sector written or not.
 SECTOR_BYTES: Final = 512
-# Fewer zeros than this at the end of a damaged record are taken for data rather than for a sector never written.
-TORN_ZEROS_MIN: Final = 16
 
 # Part of the first link of every chain: another layout needs another tag.
 _FORMAT_TAG: Final = b"portico log 1\0"
 
 _MORE: Final = 1 << 31
+_CONTINUES: Final = 1 << 30
+_LENGTH: Final = _CONTINUES - 1
 _HEADER: Final = struct.Struct(">3s8s2s16s")
 _WORD: Final = struct.Struct(">I")
 _START: Final = b"\x93\xc4\x08"
 _MIDDLE: Final = b"\xc4\x10"
 _FRAME_AT: Final = 3
+_CHECK_AT: Final = 7
 _MIDDLE_AT: Final = 11
+_DIGEST_AT: Final = 13
+# How every payload begins (msgpack, an array of six), and what is there if its sector has not arrived.
+_PAYLOAD_STARTS: Final = (b"\x96", b"\0", b"")
 
 # BLAKE2's personalisation (RFC 7693 section 2.5): one purpose's hash is never another's.
 _PERSON_GENESIS: Final = b"portico-genesis"
@@ -86,8 +106,12 @@ class Tail(StrEnum):
     """How a log ends."""
 
     CLEAN = "clean"
+    """With a whole append; room may follow."""
     TORN = "torn"
     CORRUPT = "corrupt"
+
+
+_TORN: Final = (Tail.TORN, "the last append has not arrived as a whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +130,8 @@ class Scan:
     tail: Tail
     offset: int
     """Where the first bad record begins; `valid_length` unless the tail is corrupt."""
+    used_length: int
+    """How many bytes there are without the room behind them; `valid_length` if the tail is clean."""
     reason: str
     """Why the tail is torn or corrupt, for people; empty if it is clean."""
 
@@ -121,7 +147,7 @@ def genesis(sandbox: SandboxId) -> bytes:
     return blake2b(material, digest_size=DIGEST_BYTES, person=_PERSON_GENESIS).digest()
 
 
-def encode(record: Record, previous: bytes, *, more: bool = False) -> tuple[bytes, bytes]:
+def encode(record: Record, previous: bytes, *, more: bool = False, continues: bool = False) -> tuple[bytes, bytes]:
     """Return the bytes of `record` and its digest, which is the `previous` of the next one.
 
     Sequences in the fields come back as lists.
@@ -130,6 +156,7 @@ def encode(record: Record, previous: bytes, *, more: bool = False) -> tuple[byte
         record: What to write.
         previous: The digest of the record before it, or `genesis`.
         more: True if the next record belongs to the same append, which counts only as a whole.
+        continues: True if the record before it does.
 
     Raises:
         ValueError: It is too large, or holds what could not be read again.
@@ -146,7 +173,7 @@ def encode(record: Record, previous: bytes, *, more: bool = False) -> tuple[byte
         _decode(payload)
     except ValueError as error:
         raise ValueError(f"record {record.name!r} cannot be stored: {error}") from error
-    word = _WORD.pack(len(payload) | (_MORE if more else 0))
+    word = _WORD.pack(len(payload) | (_MORE if more else 0) | (_CONTINUES if continues else 0))
     frame = word + _check(previous, word)
     digest = _digest(previous, frame, payload)
     return _HEADER.pack(_START, frame, _MIDDLE, digest) + payload, digest
@@ -166,25 +193,24 @@ def scan(data: bytes, sandbox: SandboxId) -> Scan:
     while position < size:
         payload_at = position + HEADER_BYTES
         if payload_at > size:
-            tail, reason = _judge(data, position, previous)
+            tail, reason = _judge(data, valid_length, position, previous)
             break
         start, frame, middle, digest_read = _HEADER.unpack_from(data, position)
         (word,) = _WORD.unpack_from(frame)
-        end = payload_at + (word & ~_MORE)
-        payload = data[payload_at:end]
+        end = payload_at + (word & _LENGTH)
         # The digest covers length and check as well, so that a good record costs one hash, not two.
         if (
             start != _START
             or middle != _MIDDLE
             or end > size
-            or len(payload) > PAYLOAD_BYTES_MAX
-            or (link := _digest(previous, frame, payload)) != digest_read
+            or end - payload_at > PAYLOAD_BYTES_MAX
+            or (link := _digest(previous, frame, payload := data[payload_at:end])) != digest_read
         ):
-            tail, reason = _judge(data, position, previous)
+            tail, reason = _judge(data, valid_length, position, previous)
             break
         try:
             record = _decode(payload)
-            _check_place(record, sequence, epoch, first=position == 0, more=bool(word & _MORE))
+            _check_place(record, sequence, epoch, first=position == 0, more=word >= _MORE)
         except ValueError as error:
             tail, reason = Tail.CORRUPT, str(error)
             break
@@ -194,12 +220,12 @@ def scan(data: bytes, sandbox: SandboxId) -> Scan:
             records.append(record)
         offsets.append(position)
         sequence, epoch, previous, position = record.sequence, record.epoch, link, end
-        more = bool(word & _MORE)
+        more = word >= _MORE
         if not more:
             whole, digest, valid_length = len(offsets), link, position
     else:
         if more:
-            tail, reason = Tail.TORN, "the log ends in the middle of an append of several records"
+            tail, reason = _TORN
     # An append whose end is missing does not count: its beginning is taken back. A snapshot never is: it stands
     # alone in its append.
     del records[whole - (snapshot is not None) :]
@@ -211,6 +237,7 @@ def scan(data: bytes, sandbox: SandboxId) -> Scan:
         digest=digest,
         tail=tail,
         offset=position if tail is Tail.CORRUPT else valid_length,
+        used_length=valid_length if tail is Tail.CLEAN else len(data.rstrip(b"\0")),
         reason=reason,
     )
 
@@ -274,30 +301,96 @@ def _check_place(record: Record, sequence: int, epoch: int, *, first: bool, more
         raise ValueError(f"epoch {record.epoch} after epoch {epoch}")
 
 
-def _judge(data: bytes, position: int, previous: bytes) -> tuple[Tail, str]:
-    """Tell torn from corrupt, for bytes from `position` on that are not a whole, right record."""
-    written = len(data.rstrip(b"\0"))
-    if written <= position:
-        return Tail.TORN, "nothing but zeros: the file had grown, its data had not arrived"
-    header = data[position : position + HEADER_BYTES]
-    word = header[_FRAME_AT : _FRAME_AT + 4]
-    length = None
-    if len(header) >= _MIDDLE_AT and _check(previous, word) == header[_FRAME_AT + 4 : _MIDDLE_AT]:
-        length = _WORD.unpack(word)[0] & ~_MORE
-    # The first sector boundary with only zeros behind it. Only if it lies inside this very record is it this
-    # record that the crash cut: further on there may be records that somebody was told about.
-    boundary = -(-written // SECTOR_BYTES) * SECTOR_BYTES
-    end = position + HEADER_BYTES + (length or 0)
-    if boundary < end and len(data) - boundary >= TORN_ZEROS_MIN:
-        return Tail.TORN, f"zeros from byte {boundary} on: the last sectors of the record had not arrived"
-    if not (_START.startswith(header[:3]) and _MIDDLE.startswith(header[_MIDDLE_AT : _MIDDLE_AT + 2])):
-        return Tail.CORRUPT, "no record begins here"
-    if len(header) < _MIDDLE_AT:
-        return Tail.TORN, "cut off in the header"
-    if length is None:
-        return Tail.CORRUPT, "the length or its check is damaged, or the record does not follow the one before"
-    if length > PAYLOAD_BYTES_MAX:
-        return Tail.CORRUPT, f"a record of {length} bytes; at most {PAYLOAD_BYTES_MAX} are written"
-    if end > len(data):
-        return Tail.TORN, "cut off in the header" if len(header) < HEADER_BYTES else "cut off in the payload"
-    return Tail.CORRUPT, "the digest does not match"
+def _judge(data: bytes, start: int, position: int, previous: bytes) -> tuple[Tail, str]:
+    """Tell room, torn and corrupt apart.
+
+    Args:
+        data: The log.
+        start: Where the append under way begins.
+        position: Where, in it, what is not a whole, right record begins; all of the append before it is right.
+        previous: The digest of the record before `position`.
+    """
+    used = len(data.rstrip(b"\0"))
+    if used <= start:
+        return Tail.CLEAN, ""
+    arrived = _Arrived(data, start)
+    at = position
+    # What the record at `at` is chained to; None once that has not arrived.
+    link: bytes | None = previous
+    while True:
+        header = data[at : at + HEADER_BYTES]
+        if not arrived.matches(at, _START) or not arrived.matches(at + _MIDDLE_AT, _MIDDLE):
+            return Tail.CORRUPT, "no record begins here"
+        if not arrived.has(at + _FRAME_AT, at + _CHECK_AT):
+            return _judge_unread(data, at, used)
+        word = header[_FRAME_AT:_CHECK_AT]
+        if (
+            link is not None
+            and arrived.has(at + _CHECK_AT, at + _MIDDLE_AT)
+            and _check(link, word) != header[_CHECK_AT:_MIDDLE_AT]
+        ):
+            return Tail.CORRUPT, "the length or its check is damaged, or the record does not follow the one before"
+        (bits,) = _WORD.unpack(word)
+        length = bits & _LENGTH
+        if length > PAYLOAD_BYTES_MAX:
+            return Tail.CORRUPT, f"a record of {length} bytes; at most {PAYLOAD_BYTES_MAX} are written"
+        end = at + HEADER_BYTES + length
+        if (
+            link is not None
+            and arrived.has(at, end)
+            and _digest(link, header[_FRAME_AT:_MIDDLE_AT], data[at + HEADER_BYTES : end]) != header[_DIGEST_AT:]
+        ):
+            return Tail.CORRUPT, "the digest does not match"
+        if not bits & _MORE:
+            if used > end:
+                return Tail.CORRUPT, f"sectors are missing, and more follows the end of their append at byte {end}"
+            return _TORN
+        link = header[_DIGEST_AT:] if arrived.has(at + _DIGEST_AT, at + HEADER_BYTES) else None
+        at = end
+
+
+def _judge_unread(data: bytes, position: int, used: int) -> tuple[Tail, str]:
+    """Judge bytes of which not even the first length has arrived, by looking for signs of a second append."""
+    at = position
+    while (at := data.find(_START, at + 1, used)) != -1:
+        header = data[at : at + HEADER_BYTES]
+        (bits,) = _WORD.unpack(header[_FRAME_AT:_CHECK_AT].ljust(4, b"\0"))
+        payload_at = at + HEADER_BYTES
+        end = payload_at + (bits & _LENGTH)
+        is_record = (
+            header[_MIDDLE_AT:_DIGEST_AT] == _MIDDLE
+            and payload_at < end <= payload_at + PAYLOAD_BYTES_MAX
+            and data[payload_at : payload_at + 1] in _PAYLOAD_STARTS
+        )
+        if is_record and not bits & _CONTINUES:
+            return Tail.CORRUPT, f"sectors are missing, and another append begins at byte {at}"
+        if is_record and not bits & _MORE and used > end:
+            return Tail.CORRUPT, f"sectors are missing, and more follows the end of their append at byte {end}"
+    return _TORN
+
+
+class _Arrived:
+    """Which bytes of the one append that a crash may have torn are on the disk.
+
+    A sector's share of the append is there as a whole or is zero as a whole. What lies before the append in its
+    first sector was there already. A share of zeros is taken for missing; if it is rightly so, nothing is lost by
+    it but what the module's docstring admits.
+    """
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data = data
+        self._start = start
+
+    def has(self, begin: int, end: int) -> bool:
+        """Say whether all bytes from `begin` to `end` are there."""
+        if end > len(self._data):
+            return False
+        first = begin - begin % SECTOR_BYTES
+        return all(
+            self._data[max(sector, self._start) : sector + SECTOR_BYTES].strip(b"\0")
+            for sector in range(first, end, SECTOR_BYTES)
+        )
+
+    def matches(self, at: int, expected: bytes) -> bool:
+        """Say whether those of the bytes at `at` that are there are the expected ones."""
+        return all(self._data[here] == byte for here, byte in enumerate(expected, at) if self.has(here, here + 1))

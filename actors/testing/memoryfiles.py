@@ -6,9 +6,11 @@ rest as much as the test says.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
+
+from actors.core.record import SECTOR_BYTES
 
 
 class Keep(StrEnum):
@@ -16,9 +18,11 @@ class Keep(StrEnum):
 
     NOTHING = "nothing"
     HALF = "half"
-    """Of added bytes the first half, of changed names every other one."""
+    """Of what files have grown by the first half, of their changed sectors too; of changed names every other one."""
+    OTHERS = "others"
+    """The files' lengths, and every other one of their changed sectors, the first one not; and all names."""
     ZEROS = "zeros"
-    """The files' lengths, but zeros for their bytes; and all names."""
+    """The files' lengths, but for their bytes what was there before, or zeros; and all names."""
     ALL = "all"
 
 
@@ -36,9 +40,9 @@ class _File:
         # From where on a sync has something to write; None: nowhere.
         self._dirty_from: int | None = None
 
-    def write(self, data: bytes) -> None:
-        self._make_dirty(len(self.data))
-        self.data += data
+    def write(self, data: bytes, offset: int) -> None:
+        self._make_dirty(min(offset, len(self.data)))
+        self.data[offset : offset + len(data)] = data.rjust(max(0, offset - len(self.data)) + len(data), b"\0")
 
     def truncate(self, length: int) -> None:
         del self.data[length:]
@@ -55,20 +59,25 @@ class _File:
         """Take the data for clean although it is not on the disk, as Linux does when a sync fails."""
         self._dirty_from = None
 
-    def after_crash(self, keep: "Keep") -> bytes:
-        if self._dirty_from is None or keep is Keep.NOTHING:
+    def after_crash(self, keep: "Keep", arrives: Callable[[int], bool] | None) -> bytes:
+        if self._dirty_from is None or (keep is Keep.NOTHING and arrives is None):
             return self.disk
-        same = 0
-        while same < min(len(self.data), len(self.disk)) and self.data[same] == self.disk[same]:
-            same += 1
-        data = bytes(self.data)
-        match keep:
-            case Keep.HALF:
-                return data[: same + (len(data) - same) // 2]
-            case Keep.ZEROS:
-                return data[:same].ljust(len(data), b"\0")
-            case Keep.ALL:
-                return data
+        length = len(self.data)
+        if keep is Keep.HALF and arrives is None:
+            length -= max(0, length - len(self.disk)) // 2
+        before = self.disk[:length].ljust(length, b"\0")
+        after = bytes(self.data[:length])
+        sectors = range(0, length, SECTOR_BYTES)
+        changed = [at for at in sectors if before[at : at + SECTOR_BYTES] != after[at : at + SECTOR_BYTES]]
+        if arrives is None:
+            half = (len(changed) + 1) // 2
+            chosen = {Keep.HALF: changed[:half], Keep.OTHERS: changed[1::2], Keep.ALL: changed}.get(keep, [])
+        else:
+            chosen = [at for number, at in enumerate(changed) if arrives(number)]
+        left = bytearray(before)
+        for at in chosen:
+            left[at : at + SECTOR_BYTES] = after[at : at + SECTOR_BYTES]
+        return bytes(left)
 
     def _make_dirty(self, start: int) -> None:
         self._dirty_from = start if self._dirty_from is None else min(start, self._dirty_from)
@@ -96,8 +105,14 @@ class MemoryFiles:
         """How many descriptors are open."""
         return len(self._open) + len(self._locked)
 
-    def crash(self, keep: Keep = Keep.NOTHING) -> "MemoryFiles":
-        """Return the file system that a power cut would leave now; this one is not changed."""
+    def crash(self, keep: Keep = Keep.NOTHING, *, arrives: Callable[[int], bool] | None = None) -> "MemoryFiles":
+        """Return the file system that a power cut would leave now; this one is not changed.
+
+        Args:
+            keep: What it leaves of what was not synced.
+            arrives: Says of each of a file's changed sectors, counted from 0 in order, whether it got to the disk;
+                the file's length did. None: as `keep` says.
+        """
         survivor = MemoryFiles()
         copies: dict[_File, _File] = {}
 
@@ -105,7 +120,7 @@ class MemoryFiles:
             if file is None:
                 return None
             if file not in copies:
-                copies[file] = _File(file.after_crash(keep))
+                copies[file] = _File(file.after_crash(keep, arrives))
             return copies[file]
 
         for path in self._folders.keys() | self._durable_folders.keys():
@@ -152,16 +167,22 @@ class MemoryFiles:
         file = names[name] = _File()
         return self._descriptor(file)
 
-    def open_append(self, path: str) -> int:
+    def open_durable(self, path: str) -> int:
         return self._descriptor(self._file(path))
 
-    def append(self, fd: int, data: bytes) -> int:
-        self.write(fd, data)
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        self.write_unsynced_at(fd, data, offset)
         self.sync(fd)
         return len(data)
 
+    def write_unsynced_at(self, fd: int, data: bytes, offset: int) -> int:
+        """Do what `write_at` has done just before it waits for the disk."""
+        self._open[fd].write(data, offset)
+        return len(data)
+
     def write(self, fd: int, data: bytes) -> int:
-        self._open[fd].write(data)
+        file = self._open[fd]
+        file.write(data, len(file.data))
         return len(data)
 
     def sync(self, fd: int) -> None:

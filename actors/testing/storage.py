@@ -98,8 +98,8 @@ class FaultyFiles:
     def close(self, fd: int) -> None:
         self.files.close(fd)
 
-    def open_append(self, path: str) -> int:
-        fd = self._do("open_append", path, lambda: self.files.open_append(path), abandon=self.files.close)
+    def open_durable(self, path: str) -> int:
+        fd = self._do("open_durable", path, lambda: self.files.open_durable(path), abandon=self.files.close)
         self._paths[fd] = path
         return fd
 
@@ -108,15 +108,15 @@ class FaultyFiles:
         self._paths[fd] = path
         return fd
 
-    def append(self, fd: int, data: bytes) -> int:
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
         half = data[: len(data) // 2]
         return self._do(
-            "append",
+            "write_at",
             self._paths[fd],
-            lambda: self.files.append(fd, data),
-            half=lambda: self.files.append(fd, half),
-            unsynced=lambda: self.files.write(fd, data),
-            failed=lambda: self._append_unsynced(fd, data),
+            lambda: self.files.write_at(fd, data, offset),
+            half=lambda: self.files.write_at(fd, half, offset),
+            unsynced=lambda: self._write_unsynced_at(fd, data, offset),
+            failed=lambda: self._fail_write_at(fd, data, offset),
         )
 
     def write(self, fd: int, data: bytes) -> int:
@@ -196,8 +196,13 @@ class FaultyFiles:
                 failed()
         raise OSError(errno.EIO, "Input/output error")
 
-    def _append_unsynced(self, fd: int, data: bytes) -> None:
-        self.files.write(fd, data)
+    def _write_unsynced_at(self, fd: int, data: bytes, offset: int) -> int:
+        if isinstance(self.files, MemoryFiles):
+            return self.files.write_unsynced_at(fd, data, offset)
+        return self.files.write_at(fd, data, offset)
+
+    def _fail_write_at(self, fd: int, data: bytes, offset: int) -> None:
+        self._write_unsynced_at(fd, data, offset)
         self._fail_sync(fd)
 
     def _fail_sync(self, fd: int) -> None:

@@ -262,7 +262,7 @@ async def test_cancelling_a_command_whose_append_is_under_way_waits_for_the_outc
 async def test_a_turn_that_a_signal_interrupts_breaks_the_activation_and_the_next_one_lives(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = MemoryStore()
+    store = FaultyStore(MemoryStore())
     async with running(store) as runtime:
         sandbox = await exposed(runtime)
         visit = await enter(runtime)

@@ -50,10 +50,10 @@ class SlowFiles(RealFiles):
         self.begun = threading.Event()
         self.go_on = threading.Event()
 
-    def append(self, fd: int, data: bytes) -> int:
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
         self.begun.set()
         self.go_on.wait()
-        return super().append(fd, data)
+        return super().write_at(fd, data, offset)
 
 
 async def wait_begun(files: SlowFiles) -> None:
@@ -186,7 +186,9 @@ async def test_report_names_each_record_and_the_torn_bytes(tmp_path: Path) -> No
         await store.append(tenure, [entry(2)])
         await store.append(tenure, [entry(3)])
         path = Path((await store.report(SANDBOX)).path)
-        os.truncate(path, path.stat().st_size - 3)
+        used = (await store.report(SANDBOX)).scan.used_length
+        assert path.stat().st_size > used
+        os.truncate(path, used - 3)
         report = await store.report(SANDBOX)
     assert [record.name for _, _, record in report.entries] == ["snapshot", "Numbered"]
     (first, first_length, _), (second, second_length, _) = report.entries
@@ -228,7 +230,7 @@ async def test_failed_append_says_why_and_ends_the_tenure(fault: Fault, text: st
     async with FileStore("/data", files=files) as store:
         tenure = await store.claim(SANDBOX)
         await store.append(tenure, [entry(1)])
-        files.break_at(0, fault, kind="append")
+        files.break_at(0, fault, kind="write_at")
         with pytest.raises(AppendFailedError, match=text) as first:
             await store.append(tenure, [entry(2)])
         with pytest.raises(AppendFailedError, match="claim it anew") as second:
@@ -260,7 +262,7 @@ async def test_record_found_by_a_claim_that_follows_a_failed_one_is_durable() ->
         tenure = await store.claim(SANDBOX)
         await store.append(tenure, [entry(1)])
         # Killed between write and sync: the record can be read, but a power cut would take it.
-        files.break_at(0, Fault.DEAD, kind="append")
+        files.break_at(0, Fault.DEAD, kind="write_at")
         with pytest.raises(AppendFailedError):
             await store.append(tenure, [entry(2)])
         files.mend()
@@ -282,8 +284,41 @@ async def test_claim_of_a_log_in_good_order_only_reads() -> None:
         again = await store.claim(SANDBOX)
         assert files.operations == []
         await store.release(again)
+        files.mend()
         await store.claim(SANDBOX)
         assert files.operations == []
+
+
+@pytest.mark.parametrize("ending", ["release", "bury", "close"])
+async def test_log_at_rest_is_nothing_but_its_records(tmp_path: Path, ending: str) -> None:
+    async with FileStore(tmp_path, clock=lambda: 1_760_000_000.0) as store:
+        tenure = await store.claim(SANDBOX)
+        await store.append(tenure, [entry(1)])
+        assert (await store.report(SANDBOX)).room_bytes > 0
+        match ending:
+            case "release":
+                await store.release(tenure)
+            case "bury":
+                await store.bury(tenure)
+    async with FileStore(tmp_path, read_only=True) as store:
+        report = (await store.buried(SANDBOX))[0] if ending == "bury" else await store.report(SANDBOX)
+    assert (report.size, report.room_bytes) == (report.scan.valid_length, 0)
+
+
+async def test_failed_recovery_does_not_forget_what_an_append_failed_on() -> None:
+    files = FaultyFiles(MemoryFiles())
+    async with FileStore("/data", files=files) as store:
+        tenure = await store.claim(SANDBOX)
+        await store.append(tenure, [entry(1)])
+        files.break_at(0, Fault.HALF_THEN_ERROR, kind="write_at")
+        with pytest.raises(AppendFailedError):
+            await store.append(tenure, [entry(2)])
+        files.break_at(0, Fault.DISK_ERROR, kind="truncate")
+        with pytest.raises(StoreError):
+            await store.claim(SANDBOX)
+        # What was half written would be corruption if nobody knew how it came about.
+        await store.append(await store.claim(SANDBOX), [entry(3)])
+        assert await numbers(store) == [1, 3]
 
 
 async def test_cancelled_append_that_has_begun_is_finished_first(tmp_path: Path) -> None:
@@ -415,7 +450,7 @@ async def test_text_of_an_os_error_holds_no_field(tmp_path: Path) -> None:
     files = FaultyFiles(MemoryFiles())
     async with FileStore("/data", files=files) as store:
         tenure = await store.claim(SANDBOX)
-        files.break_at(0, Fault.DISK_ERROR, kind="append")
+        files.break_at(0, Fault.DISK_ERROR, kind="write_at")
         with pytest.raises(AppendFailedError) as caught:
             await store.append(tenure, [Entry(1.0, "PortExposed", 1, {"token": "k3v9x0q2m7t1z8aa"})])
     assert "k3v9" not in f"{caught.value!r} {caught.value.__cause__!r}"

@@ -181,11 +181,14 @@ async def test_sound_log_is_verified(folder: Path, screen: Screen) -> None:
     assert await print_verification(folder, APP, as_json=False, console=screen.console)
     assert screen.lines == ["my-app: 2 records, every link holds"]
     assert await print_verification(folder, APP, as_json=True, console=screen.console)
-    size = log_file(folder).stat().st_size
+    content = log_file(folder).read_bytes()
+    size = len(content.rstrip(b"\0"))
     assert json.loads(screen.lines[-1]) == {
         "sandbox": "my-app",
         "records": 2,
         "bytes": size,
+        # The log is in use.
+        "room_bytes": len(content) - size,
         "valid_bytes": size,
         "tail": "clean",
         "reason": "",
@@ -194,7 +197,7 @@ async def test_sound_log_is_verified(folder: Path, screen: Screen) -> None:
 
 async def test_unfinished_record_at_the_end_is_no_damage_and_is_told(folder: Path, screen: Screen) -> None:
     path = log_file(folder)
-    whole = path.read_bytes()
+    whole = path.read_bytes().rstrip(b"\0")
     path.write_bytes(whole + whole[:7])
     assert await print_verification(folder, APP, as_json=False, console=screen.console)
     assert screen.lines == ["my-app: 2 records, every link holds; 7 bytes of an unfinished record at the end"]

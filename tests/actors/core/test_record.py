@@ -48,7 +48,7 @@ def made_log(records: Sequence[Record], appends: Sequence[int] | None = None) ->
         position += size
         ends.add(position)
     for number, record in enumerate(records, 1):
-        encoded, digest = encode(record, digest, more=number not in ends)
+        encoded, digest = encode(record, digest, more=number not in ends, continues=number - 1 not in {0, *ends})
         data += encoded
     return data
 
@@ -101,6 +101,8 @@ def test_header_lies_where_the_drawing_says() -> None:
     assert data[11:13] == b"\xc4\x10"
     assert data[13:29] == digest
     assert msgpack.unpackb(data[29:])[0] == 1
+    middle, _ = encode(record, digest, more=True, continues=True)
+    assert int.from_bytes(middle[3:7], "big") == len(data) - HEADER_BYTES + 2**31 + 2**30
 
 
 def test_empty_log_is_clean() -> None:
@@ -252,10 +254,133 @@ def test_record_beyond_the_greatest_size_is_corruption_even_if_cut(cut: int, mon
 
 
 @pytest.mark.parametrize("zeros", [1, 15, 28, 29, 5000])
-def test_zeros_after_the_last_record_are_a_torn_tail(zeros: int) -> None:
-    data = made_log(numbered(2))
+@pytest.mark.parametrize("count", [0, 2])
+def test_zeros_after_the_last_append_are_room(zeros: int, count: int) -> None:
+    records = numbered(count)
+    data = made_log(records)
     result = scan(data + bytes(zeros), SANDBOX)
-    assert (result.tail, result.valid_length) == (Tail.TORN, len(data))
+    assert_clean(result, records)
+    assert result.valid_length == result.used_length == len(data)
+
+
+def test_zeros_that_a_record_ends_with_are_not_room() -> None:
+    records = [*numbered(1), Record(2, 2, 1.0, "Zeros", 1, {"bytes": bytes(700)})]
+    data = made_log(records)
+    for room in (0, 100):
+        assert_clean(scan(data + bytes(room), SANDBOX), records)
+
+
+def test_flipped_bit_in_the_room_is_found_and_costs_no_record() -> None:
+    records = numbered(4)
+    data = made_log(records)
+    for position in range(len(data), 2048):
+        damaged = bytearray(data.ljust(2048, b"\0"))
+        damaged[position] ^= 1 << position % 8
+        result = scan(bytes(damaged), SANDBOX)
+        assert result.tail is not Tail.CLEAN, position
+        assert (result.records, result.valid_length) == (tuple(records), len(data))
+        assert result.used_length == position + 1
+
+
+def sectors_left(data: bytes, start: int, mask: int) -> bytes:
+    """Return what a crash leaves of the append from `start` on, of whose sectors those in `mask` had arrived."""
+    left = bytearray(data[:start].ljust(len(data), b"\0"))
+    first = start // SECTOR_BYTES
+    for number in range(first, -(-len(data) // SECTOR_BYTES)):
+        if mask >> (number - first) & 1:
+            begin, end = max(start, number * SECTOR_BYTES), (number + 1) * SECTOR_BYTES
+            left[begin:end] = data[begin:end]
+    return bytes(left)
+
+
+LAST_APPENDS = {
+    "one large record": [Record(2, 1, 1.0, "Large", 1, {"text": "x" * 1100})],
+    "one large record, mostly zeros": [Record(2, 1, 1.0, "Large", 1, {"bytes": bytes(600) + b"x" + bytes(500)})],
+    "small records": numbered(16, first=2),
+    "a small one between large ones": [
+        Record(2, 1, 1.0, "Large", 1, {"text": "x" * 500}),
+        Record(3, 1, 1.0, "Small", 1, {}),
+        Record(4, 1, 1.0, "Large", 1, {"text": "y" * 500}),
+    ],
+}
+
+
+@pytest.mark.parametrize("append", LAST_APPENDS.values(), ids=LAST_APPENDS.keys())
+def test_any_sectors_of_the_last_append_leave_what_was_acknowledged_before_it(append: list[Record]) -> None:
+    for padding in range(0, SECTOR_BYTES, 3):
+        before = [Record(1, 1, 1.0, "First", 1, {"text": "p" * padding})]
+        start = len(made_log(before))
+        whole = made_log([*before, *append], [1, len(append)])
+        sectors = -(-len(whole) // SECTOR_BYTES) - start // SECTOR_BYTES
+        for mask in range(2**sectors):
+            left = sectors_left(whole, start, mask)
+            for data in (left, left + bytes(700)):
+                result = scan(data, SANDBOX)
+                if left == whole:
+                    assert_clean(result, [*before, *append])
+                else:
+                    assert result.records == tuple(before), (padding, mask)
+                    assert result.valid_length == start
+                    assert result.tail is (Tail.TORN if left.strip(b"\0") != whole[:start] else Tail.CLEAN)
+
+
+def test_sector_of_the_last_append_that_arrived_in_part_is_corruption() -> None:
+    data = made_log(numbered(3)) + bytes(1000)
+    last = boundaries(made_log(numbered(3)))[2]
+    for arrived in range(last + 1, len(data.rstrip(b"\0"))):
+        result = scan(data[:arrived].ljust(len(data), b"\0"), SANDBOX)
+        assert (result.tail, result.offset) == (Tail.CORRUPT, last), arrived
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_sector_of_zeros_with_another_append_behind_it_is_corruption_at_its_record(size: int) -> None:
+    count = 40
+    data = made_log(numbered(count), [size] * (count // size))
+    ends = boundaries(data)
+    starts = ends[::size]
+    for sector in range(0, len(data), SECTOR_BYTES):
+        damaged = bytearray(data)
+        lost = min(SECTOR_BYTES, len(data) - sector)
+        damaged[sector : sector + lost] = bytes(lost)
+        result = scan(bytes(damaged) + bytes(1000), SANDBOX)
+        begun_before = max(start for start in starts if start <= sector)
+        assert result.records == tuple(numbered(starts.index(begun_before) * size))
+        if any(start >= sector + SECTOR_BYTES for start in starts):
+            assert result.tail is Tail.CORRUPT, sector
+            assert result.offset == max(end for end in ends if end <= sector)
+        elif size == 1:
+            # The blind spot: just what one append that a crash has torn looks like.
+            assert result.tail is (Tail.TORN if damaged[begun_before:].strip(b"\0") else Tail.CLEAN)
+
+
+@pytest.mark.parametrize("padding", [500, 900])
+def test_lost_sector_with_no_more_than_one_append_behind_it_is_corruption(padding: int) -> None:
+    records = [Record(1, 1, 1.0, "First", 1, {"text": "p" * padding}), Record(2, 1, 1.0, "Last", 1, {})]
+    data = made_log(records)
+    lost = bytes(SECTOR_BYTES) + data[SECTOR_BYTES:]
+    result = scan(lost, SANDBOX)
+    assert (result.tail, result.offset) == (Tail.CORRUPT, 0)
+    assert f"byte {boundaries(data)[1]}" in result.reason
+    # The same two as one append may well have been torn like this.
+    together = made_log(records, [2])
+    assert scan(bytes(SECTOR_BYTES) + together[SECTOR_BYTES:], SANDBOX).tail is Tail.TORN
+
+
+def test_append_whose_beginning_is_lost_is_corruption_if_anything_follows_it() -> None:
+    before = [Record(1, 1, 1.0, "First", 1, {"text": "p" * 300})]
+    append = LAST_APPENDS["small records"]
+    torn = sectors_left(made_log([*before, *append], [1, len(append)]), len(made_log(before)), 0b1110)
+    assert scan(torn + bytes(600), SANDBOX).tail is Tail.TORN
+    assert scan(torn + bytes(600) + b"x", SANDBOX).tail is Tail.CORRUPT
+
+
+@given(st.binary(max_size=1500), st.integers(0, 700), st.integers(0, 700))
+def test_garbage_in_the_room_never_crashes_and_costs_no_record(garbage: bytes, before: int, after: int) -> None:
+    records = numbered(2)
+    data = made_log(records)
+    result = scan(data + bytes(before) + garbage + bytes(after), SANDBOX)
+    assert (result.records, result.valid_length) == (tuple(records), len(data))
+    assert (result.tail is Tail.CLEAN) == (not garbage.strip(b"\0"))
 
 
 def large_log() -> tuple[bytes, int]:
@@ -294,7 +419,7 @@ def test_garbage_behind_a_log_loses_no_record(garbage: bytes, count: int) -> Non
     result = scan(data + garbage, SANDBOX)
     assert result.records == tuple(records)
     assert result.valid_length == len(data)
-    assert (result.tail is Tail.CLEAN) == (not garbage)
+    assert (result.tail is Tail.CLEAN) == (not garbage.strip(b"\0"))
 
 
 @given(st.binary(max_size=300))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.core.record import SECTOR_BYTES
 from actors.testing.memoryfiles import Keep, MemoryFiles
 
 
@@ -19,6 +20,36 @@ def synced_file(files: MemoryFiles, path: str, data: bytes) -> int:
     files.sync(fd)
     files.sync_folder("/folder")
     return fd
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        (Keep.NOTHING, "......"),
+        (Keep.HALF, "ab...."),
+        (Keep.OTHERS, ".b.d.."),
+        (Keep.ZEROS, "......"),
+        (Keep.ALL, "abcd.."),
+    ],
+)
+def test_sectors_written_in_place_arrive_whole_or_not(files: MemoryFiles, keep: Keep, left: str) -> None:
+    fd = synced_file(files, "/folder/a", b"." * 6 * SECTOR_BYTES)
+    files.write_unsynced_at(fd, b"".join(letter * SECTOR_BYTES for letter in (b"a", b"b", b"c", b"d")), 0)
+    expected = "".join(letter * SECTOR_BYTES for letter in left).encode()
+    assert files.crash(keep).read("/folder/a") == expected
+
+
+def test_sectors_that_arrive_are_for_the_test_to_choose(files: MemoryFiles) -> None:
+    fd = synced_file(files, "/folder/a", b"." * (SECTOR_BYTES + 10))
+    files.write_unsynced_at(fd, b"x" * SECTOR_BYTES * 2, SECTOR_BYTES + 10)
+    left = files.crash(arrives=lambda number: number == 1).read("/folder/a")
+    assert left == b"." * (SECTOR_BYTES + 10) + bytes(SECTOR_BYTES - 10) + b"x" * SECTOR_BYTES + bytes(10)
+
+
+def test_write_beyond_the_end_leaves_zeros_before_it(files: MemoryFiles) -> None:
+    fd = synced_file(files, "/folder/a", b"ab")
+    files.write_at(fd, b"x", 4)
+    assert files.crash(Keep.NOTHING).read("/folder/a") == b"ab\0\0x"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +107,7 @@ def test_cutting_makes_the_page_dirty_that_the_cut_goes_through(files: MemoryFil
     files.write(fd, b"two")
     files.fail_sync(fd)
     files.truncate(fd, 3)
-    files.append(fd, b"three")
+    files.write_at(fd, b"three", 3)
     assert files.crash(Keep.NOTHING).read("/folder/a") == b"onethree"
 
 

@@ -38,19 +38,19 @@ def files() -> FaultyFiles:
 def test_append_fails_as_told_and_leaves_what_it_should(
     files: FaultyFiles, fault: Fault, number: int, left: bytes
 ) -> None:
-    fd = files.open_append("/a")
-    files.break_at(0, fault, kind="append")
+    fd = files.open_durable("/a")
+    files.break_at(0, fault, kind="write_at")
     with pytest.raises(OSError, match=r".") as caught:
-        files.append(fd, b"abcd")
+        files.write_at(fd, b"abcd", 0)
     assert caught.value.errno == number
     assert files.read("/a") == left
 
 
 def test_short_append_says_how_little_it_took(files: FaultyFiles) -> None:
-    fd = files.open_append("/a")
-    files.break_at(0, Fault.SHORT, kind="append")
-    assert files.append(fd, b"abcd") == 2
-    assert files.append(fd, b"ef") == 2
+    fd = files.open_durable("/a")
+    files.break_at(0, Fault.SHORT, kind="write_at")
+    assert files.write_at(fd, b"abcd", 0) == 2
+    assert files.write_at(fd, b"ef", 2) == 2
     assert files.read("/a") == b"abef"
 
 
@@ -81,10 +81,10 @@ def test_dead_disk_takes_nothing_until_mended(files: FaultyFiles) -> None:
 def test_dying_append_is_not_synced(files: FaultyFiles) -> None:
     assert isinstance(files.files, MemoryFiles)
     files.sync_folder("/")
-    fd = files.open_append("/a")
+    fd = files.open_durable("/a")
     files.break_at(0, Fault.DEAD)
     with pytest.raises(OSError, match="Input/output"):
-        files.append(fd, b"abcd")
+        files.write_at(fd, b"abcd", 0)
     assert files.files.crash(Keep.NOTHING).read("/a") == b""
     assert files.files.crash(Keep.HALF).read("/a") == b"ab"
 
