@@ -48,6 +48,7 @@ class Connection:
     """One client connection, from its first byte to its last."""
 
     __slots__ = (
+        "_asked",
         "_door",
         "_due",
         "_ending",
@@ -101,6 +102,8 @@ class Connection:
         # Not the scope's own deadline, which costs 2 us each time it is moved: `patrol` sees to it.
         self._due = _NEVER
         self._ending = False
+        # Whether there has been a request.
+        self._asked = False
         # Between requests, with nothing of the next one here.
         self._idle = True
         self._route: _Route | None = None
@@ -206,13 +209,16 @@ class Connection:
     async def _next_request(self) -> RequestStarted | None:
         """Wait for a request head; None at the client's end, or at ours."""
         http, options = self._http, self._options
-        self._due = trio.current_time() + options.keep_alive_timeout_s
+        # Who connects means to send something: patience is for clients that have asked for something before.
+        patience_s = options.keep_alive_timeout_s
+        self._due = trio.current_time() + (patience_s if self._asked else min(patience_s, options.head_timeout_s))
         begun = False
         self._idle = True
         while True:
             event = http.next_event()
             if isinstance(event, RequestStarted):
                 self._due = _NEVER
+                self._asked = True
                 self._idle = False
                 # It may have come in the very moment that a drain or the clock had chosen to end the connection.
                 return None if self._ending else event

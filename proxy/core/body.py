@@ -6,7 +6,7 @@ line or trailer section, so a body of any length passes in constant memory.
 
 The chunked reader is strict because two readers of one chunk-size line can disagree about where a body
 ends: sizes are 1 to 16 hex digits with nothing around them, every line ends in CRLF, and extensions, which
-nobody needs and which are never forwarded, are bounded one by one and in sum.
+nobody needs and which are never forwarded, must keep to their grammar and are bounded one by one and in sum.
 """
 
 import enum
@@ -14,8 +14,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from proxy.core.headers import passes_untouched
 from proxy.core.http1 import (
     DEFAULT_LIMITS,
+    TOKEN,
     Field,
     Framing,
     FramingKind,
@@ -38,21 +40,28 @@ _TRAILERS_REFUSED = frozenset(
     b"transfer-encoding content-length host trailer connection keep-alive proxy-connection te upgrade expect "
     b"authorization proxy-authorization cookie forwarded".split()
 )
-# The rest of that section (how to read the content, how to store it), and what is judged or rewritten in
-# the head, so that a late one would come in by the back door.
+# The rest of that section: how to read the content, how to store it. What is judged or rewritten in the head, so
+# that a late one would come in by the back door, is told by `passes_untouched`.
 _TRAILERS_DROPPED = _TRAILERS_REFUSED | frozenset(
-    b"max-forwards cache-control content-encoding content-type content-range proxy-authenticate set-cookie "
-    b"www-authenticate authentication-info proxy-authentication-info location proxy remote-user "
-    b"x-real-ip x-client-ip".split()
+    b"max-forwards cache-control content-encoding content-type content-range "
+    b"www-authenticate authentication-info".split()
 )
-_TRAILER_PREFIXES_DROPPED = (b"x-forwarded-", b"x-original-", b"x-sandbox-", b"x-oc-", b"portico-", b"sec-")
+_TRAILER_PREFIXES_DROPPED = (b"x-original-", b"x-oc-", b"sec-")
 
 _SIZE = rb"[0-9A-Fa-f]{1,16}"
 _EXTENSION = rb";[\t -~\x80-\xff]{0,%d}" % (EXTENSION_BYTES_MAX - 1)
-_SIZE_LINE = re.compile(rb"(%b)(?:%b)?\r\n" % (_SIZE, _EXTENSION))
+# RFC 9112 section 7.1.1. A quote left open is where readers of extensions part ways, so the whole grammar is asked for.
+_EXTENSION_NAMED = rb";[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (
+    TOKEN,
+    TOKEN,
+    rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"',
+)
+# Looked at twice, the length first: backtracking has at most that much to go over.
+_EXTENSIONS = rb"(?=%b\r\n)%b(?:[ \t]*%b)*" % (_EXTENSION, _EXTENSION_NAMED, _EXTENSION_NAMED)
+_SIZE_LINE = re.compile(rb"(%b)(?:%b)?\r\n" % (_SIZE, _EXTENSIONS))
 _SIZE_LINE_BEGUN = re.compile(rb"(?:%b(?:%b)?\r?)?" % (_SIZE, _EXTENSION))
 # The CRLF that ends a chunk's content is matched together with the next size line: half the steps.
-_NEXT_SIZE_LINE = re.compile(rb"\r\n(%b)(?:%b)?\r\n" % (_SIZE, _EXTENSION))
+_NEXT_SIZE_LINE = re.compile(rb"\r\n(%b)(?:%b)?\r\n" % (_SIZE, _EXTENSIONS))
 _NEXT_SIZE_LINE_BEGUN = re.compile(rb"\r(?:\n(?:%b(?:%b)?\r?)?)?" % (_SIZE, _EXTENSION))
 
 
@@ -224,7 +233,8 @@ class ChunkedBody:
             self.done = True
             return position + 2
         end = data.find(b"\r\n\r\n", position)
-        if (len(data) if end < 0 else end) - position > self._limits.trailer_bytes_max:
+        # Its last three bytes may be the beginning of the end: how the section is cut must not decide.
+        if (len(data) - 3 if end < 0 else end) - position > self._limits.trailer_bytes_max:
             raise BadBodyError("The trailer section is too large.")
         if end < 0:
             if flawed_so_far(data, position):
@@ -256,14 +266,14 @@ def is_refused_trailer(name: bytes) -> bool:
 
 def allowed_trailers(trailers: Iterable[Field]) -> Sequence[Field]:
     """The trailers that may be passed on; the others would do harm where nothing judges them."""
-    return [
-        field
-        for field in trailers
-        if field[0] not in _TRAILERS_DROPPED
-        and not field[0].startswith(_TRAILER_PREFIXES_DROPPED)
-        # Also in the spelling that CGI and its kin take for the same name.
-        and not (b"_" in field[0] and field[0].replace(b"_", b"-") in _TRAILERS_DROPPED)
-    ]
+    return [field for field in trailers if not _is_dropped_trailer(field[0])]
+
+
+def _is_dropped_trailer(name: bytes) -> bool:
+    # Also in the spelling that CGI and its kin take for the same name. Servers that put trailers among the fields of
+    # the head (RFC 9110 section 6.5.1 warns of them) would believe there what no client may say in the head.
+    folded = name.replace(b"_", b"-")
+    return folded in _TRAILERS_DROPPED or folded.startswith(_TRAILER_PREFIXES_DROPPED) or not passes_untouched(name)
 
 
 def chunk(data: bytes) -> bytes:

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from actors import HostHeader, PorticoError
+from proxy.core.forwarded import agreeing_trails
 from proxy.core.hostname import DEFAULT_PORTS, Host, PreviewHost, TokenHost
 from proxy.core.http1 import Field, RequestHead, connection_options, values
 
@@ -77,9 +78,12 @@ _CONNECTION_FIELDS: Final = frozenset(
 # Set by us, or by no one. What frameworks are known to believe about where a request came from.
 _OURS: Final = frozenset(
     # `Proxy` becomes HTTP_PROXY in the environment of a CGI program (CVE-2016-5385, "httpoxy").
-    b"host proxy x-original-url x-rewrite-url x-original-uri x-original-host x-host x-http-host-override".split()
+    b"host proxy x-original-url x-rewrite-url x-original-uri x-original-host x-host x-http-host-override "
+    # With X-Accel-Mapping, how a front proxy says which orders it takes: Rack answers with the path of a file instead
+    # of the file (CVE-2025-61780). We take none, see `_RESPONSE_DROPPED`.
+    b"x-sendfile-type".split()
 )
-_OUR_PREFIXES: Final = (b"x-sandbox-", b"portico-", b"x-portico-", b"proxy-")
+_OUR_PREFIXES: Final = (b"x-sandbox-", b"portico-", b"x-portico-", b"proxy-", b"x-accel-")
 _ASSERTED: Final = frozenset(
     b"forwarded forwarded-for x-forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip "
     b"cf-connecting-ip cf-connecting-ipv6 fastly-client-ip remote-user x-remote-user x-authenticated-user".split()
@@ -160,6 +164,14 @@ def _response_fate(name: bytes) -> _Fate:
     if name in _CONNECTION_FIELDS or name in _RESPONSE_DROPPED or name.startswith(_RESPONSE_PREFIXES_DROPPED):
         return _Fate.DROP
     return _Fate.PASS
+
+
+def passes_untouched(name: bytes) -> bool:
+    """Say whether a field of that lower-case name is of no concern to us, in requests and in responses.
+
+    All others are judged where heads are, so they must not come in, or leave, by another way: as trailers.
+    """
+    return _request_fate(name) is _Fate.PASS and _response_fate(name) is _Fate.PASS
 
 
 def _without_named(fields: Sequence[Field]) -> Sequence[Field]:
@@ -296,6 +308,8 @@ class Forwarding:
             elif fate is _Fate.TE and _accepts_trailers(field[2]):
                 # Trailers we do relay; other codings would be a matter of our own connection to the service.
                 out.append((b"te", field[1], b"trailers"))
+        if address_trail or forwarded_trail:
+            address_trail, forwarded_trail = agreeing_trails(address_trail, forwarded_trail)
         address, forwarded = self._node
         out += self._set
         out.append((b"x-forwarded-for", b"X-Forwarded-For", b", ".join((*address_trail, address))))

@@ -134,7 +134,9 @@ _PROTOCOLS_REFUSED = re.compile(rb"(?:h2c?|h3|http/.*|tls/.*)", re.IGNORECASE)
 _FLAW = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n")
 _LEGAL_BYTES = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 and byte != 0x7F))
 
-_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+# Two media types are two readings of one body: a filter's and the application's (RFC 9110 section 8.3 knows one).
+_SINGLE = _FRAMING | {b"content-type"}
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
@@ -285,7 +287,7 @@ def _judge_fields(fields: list[Field], http_version: bytes) -> None:
             if name in single:
                 raise _bad("A field that must be single is repeated.")
             single[name] = value
-        elif b"_" in name and name.replace(b"_", b"-") in _SINGLE:
+        elif b"_" in name and name.replace(b"_", b"-") in _FRAMING:
             # CGI, WSGI and their kin read `-` and `_` alike: this one would speak for the real field.
             raise _bad("A field name can be taken for that of a framing field.")
     if b"host" not in single:

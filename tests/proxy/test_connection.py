@@ -193,15 +193,16 @@ async def test_silent_connection_just_ends(
         await client.send_request("GET", "/", host)
         await client.read_response()
     began = trio.current_time()
+    patience_s = 75 if after_a_request else 30
     assert await client.receive() == b""
-    assert 75 <= trio.current_time() - began <= 76
+    assert patience_s <= trio.current_time() - began <= patience_s + 1
 
 
 async def test_head_that_drips_is_given_its_time_and_no_more(
     preview_engine: PreviewEngine, autojump_clock: trio.testing.MockClock
 ) -> None:
     client = preview_engine.connect()
-    await trio.sleep(60)
+    await trio.sleep(20)
     began = trio.current_time()
 
     async def drip() -> None:

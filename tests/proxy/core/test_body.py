@@ -98,6 +98,14 @@ def test_body_gives_its_content_and_takes_nothing_of_what_follows(
         b"5;a=b\rc\r\nhello\r\n0\r\n\r\n",
         b"5;a=b\nc\r\nhello\r\n0\r\n\r\n",
         b"5;a=\x00\r\nhello\r\n0\r\n\r\n",
+        # Extensions have a grammar (RFC 9112 section 7.1.1): a name, and a value that is a token or quoted.
+        b"5;\r\nhello\r\n0\r\n\r\n",
+        b"5;a;\r\nhello\r\n0\r\n\r\n",
+        b"5;a b\r\nhello\r\n0\r\n\r\n",
+        b"5;a=\r\nhello\r\n0\r\n\r\n",
+        b'5;a="b\r\nhello\r\n0\r\n\r\n',
+        b'5;a="b"c\r\nhello\r\n0\r\n\r\n',
+        b"5;a \r\nhello\r\n0\r\n\r\n",
         b"5;" + b"x" * EXTENSION_BYTES_MAX + b"\r\nhello\r\n0\r\n\r\n",
         b"\xef\xbc\x95\r\nhello\r\n0\r\n\r\n",
         b"0\r\nbad line\r\n\r\n",
@@ -122,6 +130,31 @@ def test_chunked_body_cut_anywhere_is_incomplete_and_never_malformed(cut: int) -
     assert not body.done
     with pytest.raises(TruncatedBodyError):
         body.eof()
+
+
+@pytest.mark.parametrize("step", [1, 10_000])
+def test_longest_trailer_section_is_taken_however_it_is_cut(step: int) -> None:
+    limits = Limits(trailer_bytes_max=20)
+    body = ChunkedBody(limits)
+    feed_all(body, b"0\r\nX-A: " + b"a" * 15 + b"\r\n\r\n", step)
+    assert body.done
+    with pytest.raises(BadBodyError):
+        feed_all(ChunkedBody(limits), b"0\r\nX-A: " + b"a" * 16 + b"\r\n\r\n", step)
+
+
+@pytest.mark.parametrize("extension", [b";a", b"; a = b ; c", b';a="b;\\"c";d=e', b";a=" + b"x" * 200, b";a;b;c;d"])
+def test_extensions_that_keep_to_their_grammar_are_read_over(extension: bytes) -> None:
+    body = ChunkedBody()
+    assert feed_all(body, b"5" + extension + b"\r\nhello\r\n0" + extension + b"\r\n\r\n", 1)[0] == b"hello"
+    assert body.done
+
+
+def test_extension_that_nearly_keeps_to_its_grammar_is_refused_at_once() -> None:
+    # A thousand times what EXTENSION_BYTES_MAX allows would take a backtracking reader for ever.
+    near = b";a" * (EXTENSION_BYTES_MAX // 2 - 1) + b"="
+    for _ in range(1000):
+        with pytest.raises(BadBodyError):
+            feed_all(ChunkedBody(), b"5" + near + b"\r\n", 10_000)
 
 
 def test_short_length_body_is_incomplete() -> None:
@@ -213,7 +246,20 @@ def test_trailers_that_frame_route_or_authenticate_are_refused_and_never_passed(
     assert allowed_trailers([field(name, b"x")]) == []
 
 
-@pytest.mark.parametrize("name", [b"Set-Cookie", b"Content-Type", b"X-Forwarded-For", b"Content_Length", b"Location"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"Set-Cookie", b"Content-Type", b"Location", b"X-Accel-Redirect", b"X-Sendfile", b"Alt-Svc"),
+        *(b"X-Forwarded-For", b"X_Forwarded_For", b"X-Forwarded_For", b"Content_Length", b"True-Client-IP", b"Origin"),
+        *(
+            b"X-Envoy-External-Address",
+            b"X_Auth_Request_User",
+            b"X-Portico-Anything",
+            b"X_Sandbox_Name",
+            b"Sec_Fetch_Site",
+        ),
+    ],
+)
 def test_trailers_judged_in_the_head_are_dropped(name: bytes) -> None:
     kept = field(b"Grpc-Status", b"0")
     assert not is_refused_trailer(name.lower())

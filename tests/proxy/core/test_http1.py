@@ -264,6 +264,10 @@ class TestRequestIsRefused:
     def test_repeated_expectation_is_400(self) -> None:
         assert refusal(request(b"Expect: 100-continue", b"Expect: 100-continue")) == (400, "BAD_REQUEST")
 
+    def test_two_media_types_are_refused_and_one_in_an_odd_spelling_is_not(self) -> None:
+        assert refusal(request(b"Content-Type: a/b", b"content-type: a/b")) == (400, "BAD_REQUEST")
+        assert values(read(b"Content-Type: a/b", b"Content_Type: c/d").fields, b"content-type") == [b"a/b"]
+
     @pytest.mark.parametrize(
         ("method", "target", "fields"),
         [
