@@ -26,7 +26,6 @@ from actors.errors import (
     RevocationIncompleteError,
     SandboxNotFoundError,
     SandboxStoppedError,
-    ShuttingDownError,
     StoreError,
     TooManyVisitsError,
     UnknownRecordError,
@@ -35,6 +34,7 @@ from actors.failures import as_container_error, where_raised
 from actors.messages import (
     Admit,
     Asked,
+    BrokenError,
     Call,
     Cleared,
     Done,
@@ -47,6 +47,7 @@ from actors.messages import (
     RunFailed,
     RunGone,
     RunReady,
+    shutting_down,
 )
 from actors.runs import RunKeeper, stop
 from actors.sandbox.admission import CutBecause, Grant, NeedsWake, RefusedBecause, VisitRequest, admit
@@ -69,14 +70,6 @@ from actors.surroundings import Surroundings
 from actors.visits import Ending, Visit, VisitBook, pull, wait_all_ended, wait_cut
 
 log = structlog.get_logger("portico.activation")
-
-
-class BrokenError(Exception):
-    """This activation is over; `cause` says why. Never leaves this package."""
-
-    def __init__(self, cause: StoreError) -> None:
-        super().__init__(str(cause))
-        self.cause: Final = cause
 
 
 class Activation:
@@ -113,7 +106,8 @@ class Activation:
         # Invariant: not None whenever the state is not.
         self._container: Container | None = None
         self._last_turn = trio.current_time()
-        self._dropped = False
+        self.dropped = False
+        """The runtime was cancelled: whoever still takes a turn takes the last."""
 
     async def load(self) -> None:
         """Claim the log and fold it; finish what a crash left half done.
@@ -224,7 +218,7 @@ class Activation:
         if isinstance(decided, Refusal):
             raise decided.to_error()
         await self._commit(decided)
-        if self._dropped:
+        if self.dropped:
             # The runtime was cancelled while another task took this turn. The change stands; the next one finds it.
             raise shutting_down()
         self._carry_out(message)
@@ -566,7 +560,7 @@ class Activation:
     def drop(self) -> None:
         """Let go of whatever is left, without waiting: nothing after a proper end, else the process is ending."""
         self.settled = False
-        self._dropped = True
+        self.dropped = True
         self._children.cancel()
         self.book.pull_all(CutBecause.RUN_ENDED)
         self._refuse_waiting(shutting_down)
@@ -588,11 +582,6 @@ class Activation:
     def broken(self) -> ActorBrokenError:
         """Return what callers are told whose turn could not be made durable."""
         return ActorBrokenError(f"sandbox {self.sandbox} could not store a change and is being rebuilt; try again")
-
-
-def shutting_down() -> ShuttingDownError:
-    """Return what everybody is told who waits while the runtime closes."""
-    return ShuttingDownError("the runtime is shutting down")
 
 
 def _recover(history: History | None) -> SandboxState | None:

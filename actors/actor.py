@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors.activation import Activation, BrokenError, shutting_down
+from actors.activation import Activation
 from actors.containers.base import Run
 from actors.core.lifecycle import Happening, Phase, after
 from actors.core.mailbox import Lane, Mailbox
@@ -37,6 +37,7 @@ from actors.messages import (
     ActorGoneError,
     Admit,
     Asked,
+    BrokenError,
     Call,
     Done,
     Lease,
@@ -45,6 +46,7 @@ from actors.messages import (
     NeedRun,
     Reply,
     Report,
+    shutting_down,
 )
 from actors.sandbox.admission import RefusedBecause, VisitRequest
 from actors.sandbox.decide import REVOCATIONS, Command
@@ -131,6 +133,9 @@ class Actor:
         # If the task is not parked it is at work: it compacts the log, or has been woken for something.
         if activation is not None and self._parked is not None:
             await self._lend_turn(activation, message)
+            if activation.dropped:
+                # A caller that was cancelled with the runtime is that, and not refused.
+                await trio.lowlevel.checkpoint_if_cancelled()
         elif isinstance(command, REVOCATIONS):
             while not self._offer(message, Lane.REVOCATION):
                 await self._room_lot.park()

@@ -1,12 +1,13 @@
 """What waits in an actor's mailbox, and how its sender is answered."""
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import outcome
 import trio
 
 from actors.containers.base import Run
+from actors.errors import ShuttingDownError, StoreError
 from actors.sandbox.admission import RefusedBecause, VisitRequest
 from actors.sandbox.decide import Command
 from actors.sandbox.events import RunEnd
@@ -63,6 +64,19 @@ class Reply(Generic[T]):
 
 class ActorGoneError(Exception):
     """The actor left memory before the message was in its mailbox. Never leaves this package."""
+
+
+class BrokenError(Exception):
+    """The activation is over; `cause` says why. Never leaves this package."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause: Final = cause
+
+
+def shutting_down() -> ShuttingDownError:
+    """Return what everybody is told who waits while the runtime closes."""
+    return ShuttingDownError("the runtime is shutting down")
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,8 @@ def test_a_cancelled_runtime_leaves_nothing_running_and_a_log_that_holds_what_wa
         async def call_from_outside(runtime: Runtime) -> None:
             """Callers that are not in the block must get an answer all the same."""
             with contextlib.suppress(PorticoError):
-                await expose(runtime)
+                # Not `get_sandbox`, which would make a destroyed one anew.
+                await (await runtime.find_sandbox(NAME)).expose_port(9090)
             with contextlib.suppress(PorticoError):
                 await visit(runtime)
             outside.append("answered")

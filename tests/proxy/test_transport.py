@@ -10,13 +10,19 @@ import trio.testing
 from proxy.transport import KEEPALIVE_S, READY_RUN_MAX, UNTAKEN_S, SocketTransport
 
 BIG = b"x" * 4_000_000
+HELD_BYTES = 256 * 1024
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[SocketTransport, socket.socket]]:
     """A transport, and the plain socket at its other end."""
     listener = socket.create_server(("127.0.0.1", 0))
-    theirs = socket.create_connection(listener.getsockname())
+    # What the kernel holds by itself may be more than `BIG`; then nobody would ever wait.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HELD_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD_BYTES)
+    theirs = socket.socket()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HELD_BYTES)
+    theirs.connect(listener.getsockname())
     ours, _ = listener.accept()
     listener.close()
     theirs.setblocking(False)
