@@ -1,7 +1,9 @@
 # Every target sets up what it needs, and is fast when nothing changed.
 #   make run    the demo: a sandbox, a web app in it, a preview URL
 #   make test   the whole suite            make lint    ruff and mypy
-#   make bench  the figures of docs/performance.md
+#   make bench  the figures of docs/performance.md, and a picture
+#   make bench-peers    the same traffic through Portico, nginx, HAProxy, Caddy, node's proxies and workerd
+#   make fuzz           try to break every reader of what comes from outside; ARGS="request_head --seconds 600"
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -9,12 +11,12 @@ READY  := $(VENV)/.ready
 RUNS   := $(VENV)/.runs
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint bench setup clean
+.PHONY: run test lint bench bench-peers fuzz setup clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '2,4p' Makefile | cut -c3-
+	@sed -n '2,6p' Makefile | cut -c3-
 
 setup: $(READY)
 
@@ -45,5 +47,16 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-peers: $(READY)
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+# The fuzzer is nobody's dependency but this target's; where it cannot be had, hypothesis does what it can.
+$(VENV)/.fuzz: $(READY)
+	@$(PIP) --group fuzz || echo "no atheris for this Python or machine"
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench

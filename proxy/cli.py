@@ -21,14 +21,22 @@ try:
     from rich.table import Table
 
     from proxy.demo.run import demo_settings, run_demo
+    from proxy.doctor.record import read_record
+    from proxy.doctor.report import finding_printer, print_json, print_verdict
+    from proxy.doctor.walk import ANSWER_TIMEOUT_S, Errand, examine
     from proxy.history import parse_time, print_history, print_state_at, print_verification
+    from proxy.loadtest.drive import Plan
+    from proxy.loadtest.screen import Outcome, TargetRefusedError, load, print_report
+    from proxy.loadtest.screen import print_json as print_load_json
+    from proxy.loadtest.target import parse_headers, read_target
 except ModuleNotFoundError as error:
     # The engine is often embedded without the command.
     package = str(error.name).partition(".")[0]
     sys.exit(f"portico: the command needs more packages ({package} is missing): pip install 'portico[cli]'")
 
 from actors import CustomDomainRequiredError, Domain, InvalidNameError, PorticoError, SandboxId
-from proxy.config import ConfigError, Resolved, Settings, resolve
+from proxy.config import ConfigError, HostPort, Resolved, Settings, resolve
+from proxy.core.diagnosis import Diagnosis, Target, check_path
 from proxy.host import ListenError, open_host, serve_until_told
 from proxy.logging import configure_logging
 
@@ -36,6 +44,9 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 """As a shell counts: 128 and the number of SIGINT."""
+
+BENCH_S: Final = 10.0
+"""How long `portico bench` lasts unless it is told."""
 
 PIPE_WIDTH: Final = 10_000
 """Columns; more than any line has."""
@@ -80,6 +91,9 @@ class SettingsFlags:
     response_timeout_s: Annotated[float | None, Parameter(help="For a service to begin its response.")] = None
     wake_timeout_s: Annotated[float | None, Parameter(help="For a sandbox to wake.")] = None
     connections_max: Annotated[int | None, Parameter(help="Client connections at once.")] = None
+    connections_per_address_max: Annotated[
+        int | None, Parameter(help="Of these, for one client address; 0: no limit.")
+    ] = None
     visits_per_sandbox_max: Annotated[int | None, Parameter(help="Requests and WebSockets of one sandbox.")] = None
     drain_timeout_s: Annotated[float | None, Parameter(help="For requests under way when the server stops.")] = None
     reserved_ports: Annotated[str | None, Parameter(help="Ports never exposed, with commas. Default 3000.")] = None
@@ -179,6 +193,141 @@ def log(
         return True
 
     if not _run(main):
+        sys.exit(EXIT_FAILED)
+
+
+@app.command
+def doctor(
+    url: str,
+    /,
+    *,
+    via: Annotated[str | None, Parameter(name=("--via", "--resolve"))] = None,
+    websocket: str | None = None,
+    events: str | None = None,
+    data_folder: Annotated[Path | None, Parameter(name=("--data", "--data-folder"))] = None,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    json: bool = False,
+) -> None:
+    """Find out what is wrong with a preview URL, and name the one thing to mend. Tokens are masked.
+
+    It asks as a visitor would: a sandbox that is asleep wakes. The preview token of a sandbox that has preview auth
+    is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: nothing to mend; 1: something; 2: that is no URL.
+
+    Parameters
+    ----------
+    url
+        As expose_port() returned it.
+    via
+        Connect to HOST:PORT, whatever the DNS says.
+    websocket
+        The path of a WebSocket. Without it the URL's own path is tried.
+    events
+        The path of an event stream, likewise.
+    data_folder
+        The server's data folder, to add what the sandbox's log knows.
+    timeout_s
+        For the preview to answer, waking included. Default 100.
+    json
+        For programs: one JSON object.
+    """
+    try:
+        target = Target.read(url)
+        where = None if via is None else HostPort.parse(via)
+        for path in (websocket, events):
+            check_path(path)
+    except ValueError as error:
+        _fail(str(error), EXIT_USAGE)
+    if not timeout_s > 0:
+        _fail("--timeout-s: a time is more than 0", EXIT_USAGE)
+    console = _console()
+
+    async def main() -> Diagnosis:
+        errand = Errand(
+            target=target,
+            via=where,
+            preview_token=os.environ.get("PORTICO_PREVIEW_TOKEN") or None,
+            websocket_path=websocket,
+            events_path=events,
+            record=None if data_folder is None else await read_record(data_folder, target),
+            timeout_s=timeout_s,
+        )
+        return await examine(errand, (lambda _: None) if json else finding_printer(target, console))
+
+    diagnosis = _run(main)
+    (print_json if json else print_verdict)(diagnosis, target, console)
+    if diagnosis.mend is not None:
+        sys.exit(EXIT_FAILED)
+
+
+@app.command
+def bench(
+    url: str,
+    /,
+    *,
+    connections: int = 16,
+    duration_s: Annotated[float | None, Parameter(name=("--duration", "--duration-s"))] = None,
+    requests: int | None = None,
+    rate: float | None = None,
+    header: tuple[str, ...] = (),
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 30.0,
+    json: bool = False,
+) -> None:
+    """Load a preview URL of one's own with GETs, and report rate, percentiles and errors. Ctrl-C ends it early.
+
+    Only a server on this machine can be loaded. The preview token of a sandbox that has preview auth is taken from
+    PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1: not all, or not this target; 2: the
+    arguments make no sense; 130: Ctrl-C.
+
+    Parameters
+    ----------
+    url
+        As expose_port() returned it, with any path.
+    connections
+        Kept alive, with one request at a time on each. Default 16.
+    duration_s
+        Seconds. Default 10, unless --requests says when to end.
+    requests
+        End after so many.
+    rate
+        Requests a second, of all together; latencies count from when each is due. Without it: as fast as they go.
+    header
+        NAME: VALUE, to be sent with each; give it again for more.
+    timeout_s
+        For a complete answer. Default 30.
+    json
+        For programs: one JSON object.
+    """
+    try:
+        target = read_target(url)
+        headers = parse_headers(header, os.environ.get("PORTICO_PREVIEW_TOKEN") or None)
+        plan = Plan(
+            connections=connections,
+            duration_s=BENCH_S if duration_s is None and requests is None else duration_s,
+            requests=requests,
+            rate=rate,
+            timeout_s=timeout_s,
+        )
+    except ValueError as error:
+        _fail(str(error), EXIT_USAGE)
+    console = _console()
+    configure_logging("warning", "console")
+
+    async def main() -> Outcome:
+        try:
+            return await load(target, headers, plan, console, live=console.is_terminal and not json)
+        except TargetRefusedError as error:
+            _fail(str(error), EXIT_FAILED)
+        except ValueError as error:
+            _fail(str(error), EXIT_USAGE)
+
+    outcome = _run(main)
+    if json:
+        print_load_json(outcome, console)
+    else:
+        print_report(outcome, target, plan, console)
+    if outcome.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if not outcome.clean:
         sys.exit(EXIT_FAILED)
 
 

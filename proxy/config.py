@@ -134,6 +134,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: Count = DEFAULT_OPTIONS.connections_max
     """Client connections at once. Each may need a second descriptor towards its service: `ulimit -n` must
     allow twice as many."""
+    connections_per_address_max: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_OPTIONS.connections_per_address_max
+    """Of these, for one client address, of IPv6 for its /64; further ones are closed at once. 0: no limit. Loopback and
+    trusted proxies are not counted: a load balancer that is not in `trusted_proxies` counts as one client."""
     visits_per_sandbox_max: Count = Limits().visits_max
     """Requests and WebSockets at once in one sandbox. Below `connections_max` it keeps one sandbox from using
     up what all share."""
@@ -155,6 +158,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             response_timeout_s=self.response_timeout_s,
             wake_timeout_s=self.wake_timeout_s,
             connections_max=self.connections_max,
+            connections_per_address_max=self.connections_per_address_max,
             drain_timeout_s=self.drain_timeout_s,
             trusted_proxies=self.trusted_proxies,
         )

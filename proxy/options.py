@@ -14,7 +14,8 @@ class Options:
 
     http: Limits = field(default_factory=Limits)
     head_timeout_s: float = 30.0
-    """For a whole request head, from its first byte: what a client that trickles bytes can hold on to."""
+    """For a whole request head, from its first byte: what a client that trickles bytes can hold on to. The first one
+    is also to begin within this time."""
     keep_alive_timeout_s: float = 75.0
     """How long a client's idle connection stays open."""
     upstream_idle_timeout_s: float = 4.0
@@ -26,6 +27,11 @@ class Options:
     """How long a request waits for its sandbox to come up."""
     connections_max: int = 10_000
     """Client connections at once; further ones wait in the kernel's queue."""
+    connections_per_address_max: int = 512
+    """Of these, for one client address (of IPv6: its /64); further ones are closed at once. 0: no limit. Trusted
+    proxies and loopback are not counted. 512 is all that one Chromium ever opens (256 for pages and 256 WebSockets:
+    ``g_max_sockets_per_pool`` in its client_socket_pool_manager.cc), or eighty people behind one NAT with the six
+    that a browser opens to a host; and it takes twenty addresses to fill the house."""
     drain_timeout_s: float = 30.0
     """What requests under way are given when the server closes; 0 cuts them at once."""
     trusted_proxies: tuple[IPNetwork, ...] = ()

@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 import trio
 
 from actors import Domain, Runtime
 from proxy.connection import Connection
+from proxy.core.addresses import Addresses, address_group
 from proxy.door import Door
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.transport import SocketTransport
 from proxy.upstream import Pool, close_now
+
+log = structlog.get_logger("portico.router")
 
 ROUND_S: Final = 1.0
 """How often the watchman walks by, and so how much later than said a connection or a request may expire. A clock
@@ -31,11 +35,14 @@ class Router:
         self._pool: Final = Pool(options.upstream_idle_timeout_s)
         self._nursery: Final = nursery
         self._connections: set[Connection] = set()
+        self._addresses: Final = Addresses(options.connections_per_address_max)
         self._none_left = trio.lowlevel.ParkingLot()
         self._draining = False
 
     async def handle(self, stream: trio.abc.Stream, *, peer: str | None = None, scheme: str = "http") -> None:
         """Serve one accepted connection to its end; closes `stream`. Raises nothing but cancellation.
+
+        Closed at once, without an answer, if its client address has its share of connections already.
 
         Args:
             stream: After any TLS handshake. A `trio.SocketStream` is taken over.
@@ -49,6 +56,11 @@ class Router:
             stream = SocketTransport.take_over(stream)
         if peer is None:
             peer = stream.peer if isinstance(stream, SocketTransport) else ""
+        # A trusted proxy speaks for many.
+        group = None if self._options.trusts(peer) else address_group(peer)
+        if group is not None and not self._addresses.enter(group):
+            await close_now(stream)
+            return
         connection = Connection(
             stream, door=self._door, pool=self._pool, options=self._options, peer=peer, scheme=scheme
         )
@@ -57,6 +69,8 @@ class Router:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            if group is not None:
+                self._addresses.leave(group)
             if not self._connections:
                 self._none_left.unpark_all()
 
@@ -100,6 +114,14 @@ class Router:
             for connection in tuple(self._connections):
                 if connection.patrol(now):
                     self._nursery.start_soon(connection.watch)
+            turned_away = self._addresses.report(now)
+            if turned_away is not None:
+                log.warning(
+                    "addresses beyond their share of connections were turned away; is one a proxy to be trusted?",
+                    connections=turned_away.connections,
+                    addresses=turned_away.addresses,
+                    each_may_have=self._options.connections_per_address_max,
+                )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@
 import errno
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,6 +18,7 @@ import trio
 
 from actors import Domain, PublicAddress, Runtime
 from proxy.config import HostPort
+from proxy.core.addresses import share_of
 from proxy.descriptors import allow_connections
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
@@ -130,10 +132,13 @@ class Server:
         previous = self._runtime.public_address
         self._runtime.public_address = PublicAddress(self.domains[0], self._port)
         try:
-            async with open_router(self._runtime, self.domains, self._options) as router:
+            places = allow_connections(self._options.connections_max)
+            share = share_of(places, self._options.connections_per_address_max)
+            options = replace(self._options, connections_per_address_max=share)
+            async with open_router(self._runtime, self.domains, options) as router:
                 self._router = router
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._run, router, listeners)
+                    nursery.start_soon(self._run, router, listeners, trio.CapacityLimiter(places))
                     address = str(HostPort(self._listen.host, self._port))
                     log.info("listening", address=address, domains=[str(domain) for domain in self.domains])
                     try:
@@ -150,11 +155,12 @@ class Server:
             _close(listeners)
             self._closed.set()
 
-    async def _run(self, router: Router, listeners: Sequence[trio.SocketListener]) -> None:
+    async def _run(
+        self, router: Router, listeners: Sequence[trio.SocketListener], places: trio.CapacityLimiter
+    ) -> None:
         """Accept until told to stop, then drain."""
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
-                places = trio.CapacityLimiter(allow_connections(self._options.connections_max))
                 for listener in listeners:
                     accepting.start_soon(_accept, listener, router, connections, places)
                 await self._closing.wait()

@@ -43,6 +43,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"bridge", "websockets"}),
         frozenset({"server", "asgi"}),
         frozenset({"testing", "host", "history"}),
+        frozenset({"doctor", "loadtest"}),
         frozenset({"demo"}),
         frozenset({"cli"}),
     ),

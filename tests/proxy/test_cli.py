@@ -1,5 +1,6 @@
 """The command line: what it takes, what it says, how it exits."""
 
+import json
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_version_is_the_distributions(portico: Command) -> None:
     assert portico("--version").out == f"{version('portico')}\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("serve", "--help"), ("demo", "--help"), ("log", "--help")])
+@pytest.mark.parametrize("arguments", [(), *((name, "--help") for name in ("serve", "demo", "log", "doctor", "bench"))])
 def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str, ...], portico: Command) -> None:
     said = portico(*arguments)
     assert said.code == 0
@@ -80,7 +81,7 @@ def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str
 
 
 def test_help_names_every_command(portico: Command) -> None:
-    for command in ("serve", "demo", "log"):
+    for command in ("serve", "demo", "log", "doctor", "bench"):
         assert f"│ {command} " in portico("--help").out
 
 
@@ -148,6 +149,14 @@ def test_unknown_key_in_the_file_is_named_with_the_nearest(portico: Command, tmp
         (("log", "demo", "--verify", "--at", "0"), "portico: --verify and --at are two questions"),
         (("log", "demo", "--at", "yesterday"), "portico: 'yesterday' is not a time"),
         (("log", "no/id"), "portico: sandbox id 'no/id': only a-z"),
+        (("bench",), "URL"),
+        (("bench", "ftp://x"), "portico: a URL is wanted"),
+        (("bench", "http://localhost", "--rate", "0"), "portico: --rate is more than 0"),
+        (("doctor",), "URL"),
+        (("doctor", "ftp://x"), "portico: the URL of a preview begins with http:// or https://"),
+        (("doctor", "http://x", "--via", "8787"), "portico: '8787' is not HOST:PORT"),
+        (("doctor", "http://x", "--websocket", "ws"), "portico: a path begins with /"),
+        (("doctor", "http://x", "--timeout-s", "0"), "portico: --timeout-s: a time is more than 0"),
     ],
 )
 def test_what_makes_no_sense_is_exit_code_2_and_touches_nothing(
@@ -181,3 +190,39 @@ def test_log_of_a_missing_folder_is_exit_code_1_and_makes_none(portico: Command,
 def test_log_of_an_unknown_sandbox_is_exit_code_1(portico: Command, tmp_path: Path) -> None:
     said = portico("log", "demo", "--data", str(tmp_path))
     assert (said.code, said.err) == (1, f"portico: there is no log of sandbox demo in {tmp_path}\n")
+
+
+# The doctor, as far as it needs no server. tests/e2e has the rest.
+
+SECRET_URL = "http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:1/"
+
+
+def test_doctor_names_the_one_thing_and_exits_with_1(portico: Command) -> None:
+    said = portico("doctor", SECRET_URL, "--via", "127.0.0.1:1")
+    assert (said.code, said.err) == (1, "")
+    *steps, mend = said.out.splitlines()
+    assert [line.split()[:2] for line in steps] == [["name", "ok"], ["dns", "skipped"], ["connect", "failed"]]
+    assert mend.startswith("Mend this: start the server (portico serve")
+    assert "k3v9x0q2m7t1z8aa" not in said.out
+
+
+def test_doctor_tells_programs_in_json_without_the_token(portico: Command) -> None:
+    said = portico("doctor", SECRET_URL, "--json", "--via", "127.0.0.1:1")
+    assert said.code == 1
+    answer = json.loads(said.out)
+    assert (answer["url"], answer["sound"]) == ("http://8080-my-app-****.localhost:1/", False)
+    assert {step["outcome"] for step in answer["steps"]} == {"ok", "failed", "skipped"}
+    assert "k3v9x0q2m7t1z8aa" not in said.out
+
+
+def test_doctor_looks_into_no_data_folder_that_nobody_named(portico: Command, tmp_path: Path) -> None:
+    portico("doctor", SECRET_URL, "--via", "127.0.0.1:1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_share_of_an_address_is_a_setting_and_zero_is_none(portico: Command) -> None:
+    assert portico.settings()["connections_per_address_max"] == ["512", "default"]
+    shown = portico.settings("--connections-per-address-max", "0")
+    assert shown["connections_per_address_max"] == ["0", "--connections-per-address-max"]
+    said = portico("serve", "--show-config", "--connections-per-address-max", "-1")
+    assert (said.code, "--connections-per-address-max" in said.err) == (2, True)

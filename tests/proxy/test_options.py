@@ -36,6 +36,9 @@ def test_defaults_are_those_that_are_promised() -> None:
     assert (options.http.head_bytes_max, options.http.fields_max) == (64 * 1024, 100)
     assert (options.head_timeout_s, options.keep_alive_timeout_s, options.connect_timeout_s) == (30, 75, 5)
     assert options.wake_timeout_s == 90
+    # Twenty addresses fill the house, not one; and all that one Chromium ever opens is let in.
+    assert options.connections_max // options.connections_per_address_max >= 19
+    assert options.connections_per_address_max >= 256 + 256
 
 
 def test_services_are_left_before_they_leave_us() -> None:

@@ -1,6 +1,7 @@
 """What connections share: streams handed in, the watchman's rounds, an orderly end."""
 
 import socket
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import pytest
@@ -277,3 +278,63 @@ async def test_closed_router_has_let_go_of_its_services() -> None:
             await client.aclose()
         await engine.settle()
         assert ended == [b""]
+
+
+# One address and its share.
+
+
+async def test_address_beyond_its_share_is_closed_and_nobody_else_is_harmed() -> None:
+    async with open_engine(options=Options(connections_per_address_max=2)) as engine:
+        url = await engine.expose(respond(b"hello"))
+        inside = [engine.connect() for _ in range(2)]
+        await engine.settle()
+        beyond = engine.connect()
+        assert await beyond.read_to_end() == b""
+        assert engine.router.connections == 2
+        for client in (*inside, engine.connect(peer="192.0.2.8")):
+            await client.send_request("GET", "/", host_of(url))
+            assert (await client.read_response()).body == b"hello"
+        # One leaves, and there is room for one.
+        await inside[0].aclose()
+        await engine.settle()
+        again = engine.connect()
+        await again.send_request("GET", "/", host_of(url))
+        assert (await again.read_response()).body == b"hello"
+
+
+async def test_ipv6_subscriber_is_one_client_whatever_address_it_comes_from() -> None:
+    async with open_engine(options=Options(connections_per_address_max=1)) as engine:
+        engine.connect(peer="2001:db8:1:2::1")
+        await engine.settle()
+        assert await engine.connect(peer="2001:db8:1:2:ffff::9").read_to_end() == b""
+        engine.connect(peer="2001:db8:1:3::1")
+        await engine.settle()
+        assert engine.router.connections == 2
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.9", "127.0.0.1", "::1", ""])
+async def test_trusted_proxies_and_this_machine_speak_for_many(peer: str) -> None:
+    options = Options(connections_per_address_max=1, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    async with open_engine(options=options) as engine:
+        for _ in range(5):
+            engine.connect(peer=peer)
+        await engine.settle()
+        assert engine.router.connections == 5
+
+
+async def test_flood_from_one_address_is_logged_once_a_minute_with_its_count(
+    autojump_clock: trio.testing.MockClock, logged: list[dict[str, object]]
+) -> None:
+    async with open_engine(options=Options(connections_per_address_max=1)) as engine:
+        engine.connect()
+        for _ in range(50):
+            await engine.settle()
+            await engine.connect().read_to_end()
+        await trio.sleep(30)
+        await engine.connect().read_to_end()
+        await trio.sleep(45)
+    warned = [event for event in logged if event["log_level"] == "warning"]
+    assert [(event["connections"], event["addresses"]) for event in warned] == [
+        (50, ("192.0.2.7",)),
+        (1, ("192.0.2.7",)),
+    ]

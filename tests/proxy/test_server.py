@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -98,6 +99,24 @@ async def test_full_house_lets_further_clients_wait() -> None:
         with trio.fail_after(5):
             assert (await second.read_response()).body == b"hello"
         await second.aclose()
+
+
+async def test_share_of_an_address_shrinks_with_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on open files can leave fewer places than one address would be given."""
+    monkeypatch.setattr("proxy.server.allow_connections", lambda _wanted: 10)
+    async with running() as (runtime, _), Server(runtime, listen="127.0.0.1:0") as server:
+        router = server._router
+        assert router is not None
+        ends = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(7):
+                ours, theirs = trio.testing.memory_stream_pair()
+                ends.append(ours)
+                nursery.start_soon(partial(router.handle, theirs, peer="192.0.2.7"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.connections == 5
+            for end in ends:
+                await end.aclose()
 
 
 async def test_client_that_waits_for_a_place_is_closed_with_the_server() -> None:

@@ -13,6 +13,7 @@ from proxy.core.headers import (
     is_gate_cookie,
     is_preflight,
     narrowed_cookie,
+    passes_untouched,
     public_scheme,
     without_gate_cookies,
 )
@@ -157,6 +158,9 @@ SPOOFED = [
     ("Proxy-Authorization", "evil"),
     ("Transfer_Encoding", "evil"),
     ("Content_Length", "666"),
+    ("X-Sendfile-Type", "X-Accel-Redirect"),
+    ("X-Accel-Mapping", "/=/"),
+    ("x_accel_mapping", "/=/"),
 ]
 
 
@@ -182,6 +186,14 @@ def test_claims_of_a_trusted_proxy_are_kept_and_added_to() -> None:
     # Of host and scheme there is one truth: what we route and link by.
     assert sent["x-forwarded-host"] == PUBLIC.decode()
     assert sent["x-forwarded-proto"] == "https"
+
+
+def test_forwarded_that_a_trusted_proxy_only_let_pass_does_not_name_the_client() -> None:
+    """nginx and HAProxy append to X-Forwarded-For, and pass a client's own Forwarded on."""
+    by = forwarding(trusted=True)
+    sent = passed(("X-Forwarded-For", "1.2.3.4, 198.51.100.1"), ("Forwarded", "for=1.2.3.4"), by=by)
+    assert sent["x-forwarded-for"] == "1.2.3.4, 198.51.100.1, 192.0.2.7"
+    assert sent["forwarded"].startswith("for=1.2.3.4, for=198.51.100.1, for=192.0.2.7;host=")
 
 
 def test_addresses_from_several_fields_are_joined_in_order() -> None:
@@ -538,3 +550,15 @@ ASKED = ("Access-Control-Request-Method", "PUT")
 )
 def test_preflight_is_known_by_method_and_field(method: bytes, pairs: list[tuple[str, str]], expected: bool) -> None:
     assert is_preflight(RequestHead(method, b"/", b"1.1", fields(*pairs))) is expected
+
+
+@pytest.mark.parametrize(
+    "name", [b"x-forwarded-for", b"x_real_ip", b"cookie", b"set-cookie", b"x-accel-redirect", b"te"]
+)
+def test_names_of_concern_to_us_do_not_pass_untouched(name: bytes) -> None:
+    assert not passes_untouched(name)
+
+
+@pytest.mark.parametrize("name", [b"etag", b"grpc-status", b"x-checksum", b"x_anything"])
+def test_all_other_names_pass_untouched(name: bytes) -> None:
+    assert passes_untouched(name)

@@ -1,0 +1,158 @@
+"""What the log adds: which of two causes it was, and since when."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from actors import ContainerSpec, HostHeader, Moment, SandboxId, SandboxState
+from proxy.core.diagnosis import Finding, Outcome, Reply, Step, Target, failed, ok
+from proxy.core.facts import Facts, facts_of, judge_record, listening_addresses, sharpen, shown_time
+
+TOKEN = "k3v9x0q2m7t1z8aa"
+TARGET = Target.read(f"https://8080-my-app-{TOKEN}.example.com/")
+NOON = 1_800_000_000.0
+
+SOUND = Facts(
+    status="active",
+    status_since=NOON,
+    exposed=True,
+    exposed_since=NOON + 1,
+    token_fits=True,
+    gated_since=None,
+    up=True,
+    run_since=NOON + 2,
+    run_end=None,
+    container="process",
+    host_header=HostHeader.LOCALHOST,
+)
+
+
+def changed(**changes: object) -> Facts:
+    return Facts(**({name: getattr(SOUND, name) for name in Facts.__slots__} | changes))
+
+
+def test_moments_are_read_for_what_matters() -> None:
+    """A log that begins with a snapshot, as after a compaction."""
+    state = SandboxState(SandboxId("my-app"), ContainerSpec("address", {"host": "10.0.0.5"}))
+    facts = facts_of([Moment(1, 1, NOON, None, state)], TARGET)
+    assert facts is not None
+    assert (facts.status, facts.exposed, facts.exposed_since, facts.up) == ("active", False, None, False)
+    assert (facts.run_since, facts.container, facts.token_fits) == (None, "address", False)
+
+
+def test_no_past_is_no_facts() -> None:
+    assert facts_of([], TARGET) is None
+    assert judge_record(None, TARGET, "portico-data").outcome is Outcome.SKIPPED
+    assert judge_record(None, Target.read("http://localhost/"), "portico-data").outcome is Outcome.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (SOUND, "the token fits; up since 2027-01-15 08:00:02Z"),
+        (changed(token_fits=False), "the token is another one"),
+        (changed(exposed=False, token_fits=False), "port 8080 was taken back at 2027-01-15 08:00:01Z"),
+        (changed(exposed=False, exposed_since=None), "port 8080 was never exposed"),
+        (changed(gated_since=NOON + 3), "preview token in force since 2027-01-15 08:00:03Z"),
+        (changed(up=False, run_end="exited"), "asleep since 2027-01-15 08:00:02Z (exited)"),
+        (changed(up=False, run_since=None), "never run"),
+        (changed(status="stopped"), "stopped since 2027-01-15 08:00:00Z"),
+    ],
+)
+def test_record_is_told_and_fails_nothing(facts: Facts, words: str) -> None:
+    found = judge_record(facts, TARGET, "portico-data")
+    assert found.outcome is Outcome.OK
+    assert words in found.text
+
+
+NOT_FOUND = Reply(404, ())
+REFUSED = failed(Step.TOKEN, "wrong token, or not exposed", "mend")
+
+
+@pytest.mark.parametrize(
+    ("found", "facts", "said", "listening", "words"),
+    [
+        (REFUSED, changed(status="destroyed", exposed=False), NOT_FOUND, (), "was destroyed at 2027-01-15 08:00:00Z"),
+        (REFUSED, changed(exposed=False), NOT_FOUND, (), "port 8080 was taken back at 2027-01-15 08:00:01Z"),
+        (REFUSED, changed(exposed=False, exposed_since=None), NOT_FOUND, (), "port 8080 was never exposed"),
+        (REFUSED, changed(token_fits=False), NOT_FOUND, (), "it has had another since 2027-01-15 08:00:01Z"),
+        (
+            failed(Step.TOKEN, "wrong one", "mend"),
+            changed(gated_since=NOON + 3),
+            Reply(401, ()),
+            (),
+            "wrong one; the present one is in force since 2027-01-15 08:00:03Z",
+        ),
+        (
+            failed(Step.RUN, "does not start", "mend"),
+            changed(up=False, run_end="failed"),
+            Reply(503, ()),
+            (),
+            "its last run ended at 2027-01-15 08:00:02Z: failed",
+        ),
+        (
+            failed(Step.PORT, "nothing listens", "mend"),
+            SOUND,
+            Reply(502, ()),
+            ("172.17.0.2",),
+            "listens on port 8080 at 172.17.0.2 only",
+        ),
+        (
+            failed(Step.SERVICE, "refuses", "mend"),
+            changed(host_header=HostHeader.PRESERVE),
+            Reply(403, (), b"Invalid Host header"),
+            (),
+            "let the service see localhost",
+        ),
+    ],
+)
+def test_cause_is_told_where_the_log_knows_it(
+    found: Finding, facts: Facts, said: Reply, listening: Sequence[str], words: str
+) -> None:
+    sharper = sharpen(found, facts, TARGET, said, listening)
+    assert (sharper.step, sharper.outcome) == (found.step, Outcome.FAILED)
+    assert words in f"{sharper.text} {sharper.mend}"
+
+
+@pytest.mark.parametrize(
+    ("found", "facts", "said"),
+    [
+        (ok(Step.TOKEN, "opens"), changed(exposed=False), Reply(200, ())),
+        (REFUSED, None, NOT_FOUND),
+        # The log sees nothing wrong: then whoever answered knows better.
+        (REFUSED, SOUND, NOT_FOUND),
+        (failed(Step.PORT, "hangs up", "mend"), SOUND, None),
+        (failed(Step.SERVICE, "answers 500", "mend"), SOUND, Reply(500, ())),
+    ],
+)
+def test_what_the_log_knows_nothing_of_stays_as_it_is(found: Finding, facts: Facts | None, said: Reply | None) -> None:
+    assert sharpen(found, facts, TARGET, said, ()) == found
+
+
+# /proc/net/tcp.
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 0 100 0 0 10 0
+   1: 020011AC:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 2 1 0 100 0 0 10 0
+   2: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000  1000        0 3 1 0 100 0 0 10 0
+   3: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4 1 0 100 0 0 10 0
+   4: nonsense
+   5: zz:1F90 x 0A
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st
+   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A
+   1: B80D0120000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A
+"""
+
+
+def test_listening_addresses_are_read_from_proc() -> None:
+    """proc(5); the words are those of a little-endian machine, as on x86 and on ARM."""
+    assert listening_addresses(TCP, 8080) == ["127.0.0.1", "172.17.0.2"]
+    assert listening_addresses(TCP6, 8080) == ["::1", "2001:db8::1"]
+    assert listening_addresses("", 8080) == []
+
+
+def test_time_is_shown_in_utc() -> None:
+    assert shown_time(NOON) == "2027-01-15 08:00:00Z"
