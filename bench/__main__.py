@@ -1,14 +1,13 @@
-"""All benchmarks, one table: ``python -m bench``, or ``make bench``.
+"""All benchmarks, a table for each and a picture at the end: ``python -m bench``, or ``make bench``.
 
-``--quick`` takes fewer samples; ``--smoke`` fewer still, to see that every program runs: its figures mean nothing.
-``--json FILE`` writes the rows for programs. The exit code does not depend on the figures: machines differ, and a
-figure that misses its goal is marked.
+``--quick`` takes fewer samples; ``--smoke`` is for seeing that every program runs: its figures mean nothing.
+``--json FILE`` writes the rows for programs, ``--svg FILE`` says where the picture goes. The exit code does not depend
+on the figures: machines differ, and a figure that misses its goal is marked.
 """
 
 import argparse
 import importlib
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,26 +16,13 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench._figure import Figure
+from bench import _chart, _picture
+from bench._figure import Figure, reached
 
-PROGRAMS: Final = ("durability", "actors", "engine", "proxy_get")
+PROGRAMS: Final = ("durability", "actors", "engine", "proxy_get", "traffic")
 """Each answers one question, and runs by itself as ``python -m bench.NAME``."""
 
-_GOAL: Final = re.compile(r"(<=|<|>=|>)\s*([0-9.]+)")
-
-
-def reached(figure: Figure) -> bool | None:
-    """Say whether a figure is within its goal; None if it has none."""
-    match = _GOAL.match(figure.goal)
-    if match is None:
-        return None
-    bound = float(match[2])
-    return {
-        "<=": figure.value <= bound,
-        "<": figure.value < bound,
-        ">=": figure.value >= bound,
-        ">": figure.value > bound,
-    }[match[1]]
+PICTURE: Final = Path(".bench/bench.svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer samples")
     parser.add_argument("--smoke", action="store_true", help="only see that everything runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--svg", type=Path, metavar="FILE", default=PICTURE, help=f"the picture; default {PICTURE}")
     options = parser.parse_args(arguments)
     unknown = set(options.programs) - set(PROGRAMS)
     if unknown:
@@ -63,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         plain = [{"program": name, **figure._asdict(), "reached": reached(figure)} for name, figure in rows]
         options.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    if panels := _picture.panels(rows):
+        for line in _picture.lines(panels, console.width):
+            console.print(line, highlight=False, markup=False)
+        options.svg.parent.mkdir(parents=True, exist_ok=True)
+        options.svg.write_text(_chart.svg(panels), encoding="utf-8")
+        console.print(f"the same as a picture: {options.svg}", highlight=False)
     missed = [figure.name for _, figure in rows if reached(figure) is False]
     if missed and not options.smoke:
         console.print(f"{len(missed)} of {len(rows)} figures miss their goal")
