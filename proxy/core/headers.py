@@ -264,7 +264,7 @@ class Forwarding:
         )
 
     def forward_request(
-        self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None
+        self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None, plain: bool = False
     ) -> list[Field]:
         """Return the fields for the service, ``Host`` first (RFC 9110 section 7.2).
 
@@ -273,8 +273,10 @@ class Forwarding:
             target: In origin-form, or ``*``.
             opened_by: The field whose credential opened the door: it is removed, as the service has no business
                 knowing it. The same field stays where it opened nothing, since then it is the service's own.
+            plain: ``Connection`` is known to name no field; see `RequestHead.plain`.
         """
-        fields = _without_named(fields)
+        if not plain:
+            fields = _without_named(fields)
         trusted = self._trusted
         out = [self._host]
         address_trail: list[bytes] = []

@@ -78,6 +78,8 @@ class RequestHead:
     fields: list[Field] = field(repr=False)
     authority: bytes | None = field(default=None, repr=False)
     """Of an absolute-form target. It must name the same host as ``Host``, which the caller judges."""
+    plain: bool = field(default=False, compare=False)
+    """Known to be in HTTP/1.1, without content, and to ask for nothing of the connection but to keep it alive."""
 
 
 @dataclass(slots=True)

@@ -13,13 +13,14 @@ reading from the client while ``buffered`` is above its bound.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from proxy.core.body import (
     NO_TRAILERS,
     BadBodyError,
     Body,
+    LengthBody,
     TruncatedBodyError,
     allowed_trailers,
     body_reader,
@@ -29,6 +30,7 @@ from proxy.core.body import (
 )
 from proxy.core.http1 import (
     DEFAULT_LIMITS,
+    NO_BODY,
     BadRequestError,
     BadResponseError,
     Field,
@@ -47,6 +49,9 @@ from proxy.core.http1 import (
     values,
     write_response_head,
 )
+
+ReadHead = Callable[[bytes, Limits], RequestHead]
+"""How a request head is read."""
 
 
 class RequestStarted(NamedTuple):
@@ -94,6 +99,7 @@ class Signal(enum.Enum):
 ServerEvent = RequestStarted | RequestContent | RequestEnded | Signal
 
 _ENDED_PLAINLY = RequestEnded(NO_TRAILERS)
+_EMPTY_BODY = LengthBody(0)
 
 _FRAMING_FIELDS = frozenset(b"connection content-length transfer-encoding keep-alive proxy-connection upgrade".split())
 _CLOSE: Field = (b"connection", b"Connection", b"close")
@@ -132,6 +138,7 @@ class ServerConnection:
         "_head",
         "_limits",
         "_must_close",
+        "_read_request_head",
         "_reading",
         "_remaining",
         "_searched",
@@ -139,8 +146,15 @@ class ServerConnection:
         "_writing",
     )
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, read_head: ReadHead = read_request_head) -> None:
+        """Begin without a request.
+
+        Args:
+            limits: Sizes.
+            read_head: `read_request_head`, or what reads as it does.
+        """
         self._limits = limits
+        self._read_request_head = read_head
         # bytes, not bytearray: a read that is one head or one piece of content is then never copied. What
         # joining costs a client that drips is bounded by the head limit and by the shell's bound on `buffered`.
         self._buffer = b""
@@ -228,9 +242,15 @@ class ServerConnection:
             return self._wait_for_head()
         self._buffer = buffer[end:]
         self._searched = 0
-        head = read_request_head(buffer[:end], self._limits)
-        framing = request_framing(head)
+        head = self._read_request_head(buffer[:end], self._limits)
         self._head = head
+        if head.plain:
+            self._upgrade = None
+            self._expecting = False
+            self._body = _EMPTY_BODY
+            self._reading = _Reading.BODY
+            return RequestStarted(head, NO_BODY, expect_continue=False, upgrade=None)
+        framing = request_framing(head)
         if not keeps_alive(head.http_version, head.fields):
             self._must_close = True
         self._upgrade = requested_upgrade(head)
