@@ -136,6 +136,7 @@ class Exchange:
         "_silent",
         "_started",
         "_upgrade",
+        "_written",
         "awaiting_continue",
         "request_ended",
         "response_ended",
@@ -150,6 +151,7 @@ class Exchange:
         *,
         upgrade: bytes | None = None,
         expect_continue: bool = False,
+        written: bytes | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Prepare to send a request.
@@ -160,6 +162,8 @@ class Exchange:
             framing: How the client framed the body; it is framed for the service in the same way.
             upgrade: The protocols to offer, or None.
             expect_continue: The client waits for a 100, and so do we: see `awaiting_continue`.
+            written: The request head as bytes, if somebody has written it already: see
+                `Forwarding.write_plain_request`. Of `head` only the method counts then.
             limits: For the response head and its trailers.
         """
         if framing.kind is FramingKind.UNTIL_CLOSE:
@@ -167,6 +171,7 @@ class Exchange:
         self._head = head
         self._framing = framing
         self._upgrade = upgrade
+        self._written = written
         self._limits = limits
         self._started = False
         self._body_sent = False
@@ -217,6 +222,8 @@ class Exchange:
         if self._started:
             raise RuntimeError("an exchange starts once")
         self._started = True
+        if self._written is not None:
+            return self._written
         head = self._head
         fields = [field for field in head.fields if field[0] not in _OWN_FIELDS]
         if self._framing.kind is FramingKind.CHUNKED:

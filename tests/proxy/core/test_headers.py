@@ -1,8 +1,11 @@
 """Fields on their way through: towards the service, and back to the client."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors import Domain, HostHeader, Port, PortToken, SandboxId
+from proxy.core.exchange import Exchange
 from proxy.core.headers import (
     GATE_COOKIE_PREFIX,
     AmbiguousCredentialError,
@@ -18,7 +21,8 @@ from proxy.core.headers import (
     without_gate_cookies,
 )
 from proxy.core.hostname import BuiltInHost, PreviewHost, TokenHost, parse_host
-from proxy.core.http1 import Field, RequestHead, values
+from proxy.core.http1 import NO_BODY, Field, RequestHead, values
+from proxy.core.lines import LineMemo
 
 TOKEN = "k3v9x0q2m7t1z8aa"
 DOMAIN = Domain("example.com")
@@ -562,3 +566,50 @@ def test_names_of_concern_to_us_do_not_pass_untouched(name: bytes) -> None:
 @pytest.mark.parametrize("name", [b"etag", b"grpc-status", b"x-checksum", b"x_anything"])
 def test_all_other_names_pass_untouched(name: bytes) -> None:
     assert passes_untouched(name)
+
+
+# Plain requests, written in one step.
+
+PLAIN_LINES = [
+    b"Accept: */*",
+    b"Origin: https://8080-my-app-k3v9x0q2m7t1z8aa.example.com",
+    b"Origin: https://elsewhere.example",
+    b"Cookie: a=b; __Host-portico-x=1; c=d",
+    b"Cookie: __Host-portico-x=1",
+    b"Authorization: Bearer abc",
+    b"X-OC-Preview-Token: abc",
+    b"X-Forwarded-For: 198.51.100.1",
+    b"Forwarded: for=198.51.100.1;proto=http",
+    b"X-Forwarded-Proto: http",
+    b"X-Real-IP: 198.51.100.1",
+    b"Proxy: http://evil.example",
+    b"X_Forwarded_For: 198.51.100.1",
+    b"X-Sandbox-Name: other",
+    b"Connection: keep-alive",
+    b"Keep-Alive: timeout=5",
+    b"X-Empty:",
+]
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(PLAIN_LINES), max_size=8),
+    st.sampled_from([b"/", b"/a%2Fb?c=d"]),
+    st.booleans(),
+    st.sampled_from(HostHeader),
+    st.sampled_from([None, Credential.AUTHORIZATION, Credential.PREVIEW_TOKEN]),
+)
+def test_plain_request_is_written_as_the_two_steps_together_write_it(
+    lines: list[bytes], target: bytes, trusted: bool, host_header: HostHeader, opened_by: Credential | None
+) -> None:
+    preview = TokenHost(SandboxId("my-app"), Port(8080), PortToken("k3v9x0q2m7t1z8aa"), Domain("example.com"))
+    public = parse_host(b"8080-my-app-k3v9x0q2m7t1z8aa.example.com")
+    rules = Forwarding(
+        preview, public, scheme="https", client_address="192.0.2.7", trusted=trusted, host_header=host_header
+    )
+    text = b"\r\n".join((b"GET " + target + b" HTTP/1.1", b"Host: " + public.authority.encode(), *lines, b"", b""))
+    head = LineMemo(b"k" * 32).read(text)
+    assert head.plain
+    fields = rules.forward_request(head.fields, head.target, opened_by=opened_by)
+    in_two_steps = Exchange(RequestHead(head.method, head.target, b"1.1", fields), NO_BODY).start()
+    assert rules.write_plain_request(head, opened_by=opened_by) == in_two_steps
