@@ -583,7 +583,6 @@ PLAIN_LINES = [
     b"X-Forwarded-Proto: http",
     b"X-Real-IP: 198.51.100.1",
     b"Proxy: http://evil.example",
-    b"X_Forwarded_For: 198.51.100.1",
     b"X-Sandbox-Name: other",
     b"Connection: keep-alive",
     b"Keep-Alive: timeout=5",
