@@ -27,6 +27,10 @@ Ts = TypeVarTuple("Ts")
 # wanted. Past a few dozen the threads only contend for the interpreter's lock (measured: 16 to 64 are alike).
 WORKERS_MAX: Final = 32
 
+AT_ONCE_MAX: Final = 2
+"""Up to so many calls under way, each wakes its thread itself. Beyond, threads are woken together: every write to the
+pipe gives the interpreter's lock away, and with dozens of threads about it takes long to come back."""
+
 
 class _Job(Generic[T]):
     """A call, and in the end what came of it."""
@@ -77,6 +81,8 @@ class Workers:
         self._finished: deque[trio.lowlevel.Task] = deque()
         # True from when the trio thread is told of finished jobs until it begins to pick them up.
         self._told = False
+        # The task that wakes threads together, while it waits to be told.
+        self._gatherer: trio.lowlevel.Task | None = None
         self._bell: int | None = None
         # How many threads were started and have not ended. The last one closes the bell: it must not be closed
         # while one might still ring it, because its number may by then be another file's.
@@ -91,6 +97,7 @@ class Workers:
         self._sleepers, self._waker = os.pipe2(os.O_CLOEXEC)
         self._closed = False
         trio.lowlevel.spawn_system_task(self._wake_tasks, self._bell)
+        trio.lowlevel.spawn_system_task(self._wake_together)
         return self
 
     def __exit__(
@@ -114,19 +121,41 @@ class Workers:
         self._pending += 1
         self._jobs.append((job.perform, trio.lowlevel.current_task()))
         if self._idle:
-            self._wake_one()
+            if self._pending <= AT_ONCE_MAX:
+                self._wake(1)
+            elif self._gatherer is not None:
+                gatherer, self._gatherer = self._gatherer, None
+                trio.lowlevel.reschedule(gatherer)
         elif self._threads < self._workers_max and self._pending > self._threads:
             self._start_one()
         await trio.lowlevel.wait_task_rescheduled(_not_now)
         return job.unwrap()
 
-    def _wake_one(self) -> None:
+    def _wake(self, count: int) -> None:
+        """Wake so many idle threads, or fewer if there are fewer."""
+        woken = 0
         try:
-            self._idle.pop()
+            while woken < count:
+                self._idle.pop()
+                woken += 1
         except IndexError:
-            # It has seen the job by itself.
-            return
-        os.write(self._waker, b"\0")
+            # The others have seen the jobs by themselves.
+            pass
+        if woken:
+            os.write(self._waker, bytes(woken))
+
+    async def _wake_together(self) -> None:
+        """Wake threads for all that has been asked for in one round of the scheduler."""
+        while True:
+            self._gatherer = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_gathering)
+            if self._closed and not self._pending:
+                return
+            self._wake(len(self._jobs))
+
+    def _stop_gathering(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._gatherer = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _start_one(self) -> None:
         name = f"portico-store-{self._threads + 1}"
@@ -193,6 +222,9 @@ class Workers:
         finally:
             # Also when the whole run ends without `__exit__`.
             self._closed = True
+            if self._gatherer is not None:
+                gatherer, self._gatherer = self._gatherer, None
+                trio.lowlevel.reschedule(gatherer)
             with self._ending:
                 # Within the lock: the last thread to end closes the rest, and must do so instead of this, or after it.
                 os.close(self._waker)
