@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
-from actors import HostHeader, where_raised
-from proxy.core.headers import Forwarding, public_scheme
-from proxy.core.http1 import BadRequestError, Framing, FramingKind, RequestHead, ResponseHead, write_response_head
+from actors import where_raised
+from proxy.core.http1 import BadRequestError, Framing, FramingKind, ResponseHead, write_response_head
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection, Signal
-from proxy.door import Admitted, Door, Elsewhere, MustWait, Preview, answer_to_cut
+from proxy.door import Admitted, MustWait, Preview, answer_to_cut
 from proxy.options import Options
-from proxy.passage import HALF_CLOSED_GRACE_S, Ended, Passage, read_ahead
+from proxy.passage import HALF_CLOSED_GRACE_S, Ended, Passage, Switched, read_ahead
+from proxy.reception import Reception
 from proxy.transport import RECEIVE_BYTES, SocketTransport
 from proxy.upstream import Pool, close_now
 
@@ -33,15 +33,16 @@ kernel send a reset, which may overtake the answer (RFC 9112 section 9.6)."""
 _NEVER: Final = float("inf")
 
 
-class _Route(NamedTuple):
-    """What stays the same from request to request to one preview: worked out once, it saves a fifth of a GET."""
+class First(NamedTuple):
+    """A request that somebody else has read from the connection, and how far they came with it."""
 
-    host: bytes
-    """The value of the Host field, a secret like every preview's hostname."""
-    scheme: str
-    preview: Preview
-    host_header: HostHeader
-    forwarding: Forwarding
+    started: RequestStarted
+    preview: Preview | None = None
+    """What it is for, if that is known."""
+    verdict: Admitted | Answer | MustWait | None = None
+    """What the preview's sandbox says, or what the client is to be told."""
+    fresh: bool = False
+    """A kept connection to the service was tried and found dead: this time a new one."""
 
 
 class Connection:
@@ -49,7 +50,6 @@ class Connection:
 
     __slots__ = (
         "_asked",
-        "_door",
         "_due",
         "_ending",
         "_held",
@@ -57,56 +57,52 @@ class Connection:
         "_idle",
         "_options",
         "_passage",
-        "_peer",
         "_pool",
-        "_route",
-        "_scheme",
+        "_reception",
+        "_returns",
         "_seen_waiting",
         "_silence",
         "_stream",
-        "_trusted",
         "_watch",
         "_watch_ended",
         "draining",
+        "switched",
     )
 
     def __init__(
         self,
         stream: trio.abc.Stream,
+        reception: Reception,
         *,
-        door: Door,
         pool: Pool,
         options: Options,
-        peer: str,
-        scheme: str,
+        http: ServerConnection | None = None,
+        returns: bool = False,
     ) -> None:
         """Prepare to serve `stream`, which this object owns from now on.
 
         Args:
             stream: Connected; after any TLS handshake.
-            door: Judges.
+            reception: The client's own.
             pool: Connections to services.
             options: Times and sizes.
-            peer: The client's IP address, or ``""``.
-            scheme: ``http`` or ``https``, as this stream is spoken to.
+            http: The client's machine, if somebody has used it already.
+            returns: Whether `run` gives the stream back when there is nothing to do.
         """
         self._stream = stream
-        self._door = door
+        self._reception = reception
         self._pool = pool
         self._options = options
-        self._peer = peer
-        self._scheme = scheme
-        self._trusted = options.trusts(peer)
-        self._http = ServerConnection(options.http)
+        self._http = ServerConnection(options.http) if http is None else http
+        self._returns = returns
         self._silence = trio.CancelScope()
         # Not the scope's own deadline, which costs 2 us each time it is moved: `patrol` sees to it.
         self._due = _NEVER
         self._ending = False
         # Whether there has been a request.
-        self._asked = False
-        # Between requests, with nothing of the next one here.
-        self._idle = True
-        self._route: _Route | None = None
+        self._asked = returns
+        # Between requests, with nothing of the next one here. Who was given the connection was given it for one.
+        self._idle = not returns
         # While a request waits to be admitted.
         self._held: trio.CancelScope | None = None
         self._passage: Passage | None = None
@@ -116,12 +112,21 @@ class Connection:
         self._watch_ended: trio.Event | None = None
         self.draining = False
         """The server is closing: this request is the last."""
+        self.switched: Switched | None = None
+        """What has become of the connection, if `run` gave it back because it carries another protocol now."""
 
-    async def run(self) -> None:
-        """Serve until either side has had enough. Raises nothing but cancellation."""
+    async def run(self, first: First | None = None) -> bool:
+        """Serve until either side has had enough. Raises nothing but cancellation.
+
+        Returns whether the stream is given back: there is nothing to do, or it was `switched`. Else it is closed.
+
+        Args:
+            first: A request that has been read already.
+        """
+        given_back = False
         try:
             with self._silence:
-                await self._serve()
+                given_back = await self._serve(first)
             if self._silence.cancelled_caught and not self.draining:
                 await self._give_up_on_silence()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -130,6 +135,19 @@ class Connection:
         except* Exception as bug:  # noqa: BLE001  # logged, and that is all that can be done
             # A safety net: one connection's bug must not take the others down.
             log.error("connection failed", **where_raised(bug))
+        finally:
+            if not given_back:
+                await close_now(self._stream)
+        return given_back
+
+    async def run_out_of_time(self) -> None:
+        """Tell a client whose request head did not come to its end in time, and close."""
+        try:
+            with self._silence:
+                await self._give_up_on_silence()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Expected: it has left.
+            pass
         finally:
             await close_now(self._stream)
 
@@ -149,6 +167,11 @@ class Connection:
             self._held.cancel()
         else:
             self._end()
+
+    def abort(self) -> None:
+        """End it now, without a word."""
+        self.draining = True
+        self._end()
 
     def patrol(self, now: float) -> bool:
         """End what has taken too long by `now`; True if `watch` should be started.
@@ -185,26 +208,36 @@ class Connection:
         finally:
             self._watch_ended.set()
 
-    async def _serve(self) -> None:
+    async def _serve(self, first: First | None) -> bool:
+        """Serve; True if the stream is to be given back."""
         while True:
             started: RequestStarted | None = None
             try:
-                started = await self._next_request()
-                if started is None or not await self._answer(started):
-                    return
+                if first is None:
+                    started = await self._next_request()
+                    if started is None:
+                        return self._gives_back()
+                    first = First(started)
+                started = first.started
+                if not await self._answer(first):
+                    return self.switched is not None
+                first = None
             except BadRequestError as error:
                 await self._send_last(refusal(Code(error.code), detail=error.text), None)
-                return
+                return False
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except Exception as bug:  # noqa: BLE001  # a safety net: the client hears of it, if it can
                 log.error("connection failed", **where_raised(bug))
                 await self._send_last(refusal(Code.INTERNAL), started)
-                return
+                return False
             if self.draining or not self._http.keep_alive:
                 await self._linger()
-                return
+                return False
             self._http.start_next()
+
+    def _gives_back(self) -> bool:
+        return self._returns and not self._ending and not self.draining and self._idle
 
     async def _next_request(self) -> RequestStarted | None:
         """Wait for a request head; None at the client's end, or at ours."""
@@ -223,56 +256,68 @@ class Connection:
                 # It may have come in the very moment that a drain or the clock had chosen to end the connection.
                 return None if self._ending else event
             if event is Signal.CONNECTION_ENDED:
+                self._ending = True
                 return None
             if http.buffered and not begun:
                 # From its first byte on a head has its own time, however often another byte comes.
                 begun = True
                 self._idle = False
                 self._due = trio.current_time() + options.head_timeout_s
+            if self._returns and self._idle:
+                return None
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if data:
                 http.receive(bytes(data))
             else:
                 http.receive_eof()
 
-    async def _answer(self, started: RequestStarted) -> bool:
+    async def _answer(self, first: First) -> bool:
         """Answer one request; False if the connection cannot be used any more, whatever its machine says."""
-        head = started.head
-        scheme = public_scheme(head.fields, self._scheme, trusted=self._trusted)
-        route = self._known_route(head, scheme)
-        place = route.preview if route is not None else self._door.locate(head, scheme)
+        started = first.started
+        place = first.preview if first.preview is not None else self._reception.locate(started.head)
         if isinstance(place, Preview):
-            return await self._visit(started, place, scheme)
+            return await self._visit(first, place)
         if isinstance(place, Answer):
             # Its host makes no sense: nothing that follows on this connection is to be trusted either.
             await self._send_last(place, started)
             return False
-        if isinstance(place, Elsewhere):
-            ours = place.domain is not None or place.host.names_this_machine
-            place = refusal(Code.NOT_FOUND if ours else Code.MISDIRECTED_REQUEST)
-        await self._send_answer(place, started)
+        ours = place.domain is not None or place.host.names_this_machine
+        await self._send_answer(refusal(Code.NOT_FOUND if ours else Code.MISDIRECTED_REQUEST), started)
         return True
 
-    async def _visit(self, started: RequestStarted, preview: Preview, scheme: str) -> bool:
-        admitted: Admitted | Answer | MustWait | None = self._door.admit_nowait(preview, started.head)
-        if isinstance(admitted, MustWait):
-            admitted = await self._wait_admitted(admitted)
-            if admitted is None and self.draining:
-                admitted = refusal(Code.SHUTTING_DOWN)
+    async def _visit(self, first: First, preview: Preview) -> bool:
+        started = first.started
+        admitted = first.verdict
         if admitted is None:
-            return False
+            admitted = self._reception.admit_nowait(preview, started.head)
+        if isinstance(admitted, MustWait):
+            waited = await self._wait_admitted(admitted)
+            if waited is None:
+                if not self.draining:
+                    return False
+                waited = refusal(Code.SHUTTING_DOWN)
+            admitted = waited
         if isinstance(admitted, Answer):
             await self._send_answer(admitted, started)
             return True
         visit = admitted.visit
         try:
-            passage = self._passage = self._new_passage(started, preview, admitted, scheme)
+            passage = self._passage = self._new_passage(first, preview, admitted)
             ended = await passage.run()
+            if passage.switched is not None and self._ending:
+                # Aborted in the very moment: nobody takes the tunnel.
+                passage.switched.upstream.close()
+            else:
+                self.switched = passage.switched
         finally:
             self._passage = None
             if self._watch is not None:
                 await self._dismiss_watch()
-            visit.end()
+            if self.switched is None:
+                visit.end()
+        if self.switched is not None:
+            # Whoever gets the stream back gets the visit with it.
+            return False
         if ended is Ended.COMPLETE:
             return True
         if ended is Ended.CUT:
@@ -294,7 +339,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._held = nursery.cancel_scope
                 nursery.start_soon(self._leave_with_client, nursery.cancel_scope)
-                admitted = await self._door.admit(waiting)
+                admitted = await self._reception.door.admit(waiting)
                 nursery.cancel_scope.cancel()
         except BaseException:
             # Cancelled in the moment of its admission.
@@ -315,38 +360,20 @@ class Connection:
             pass
         waiting.cancel()
 
-    def _known_route(self, head: RequestHead, scheme: str) -> _Route | None:
-        route = self._route
-        if route is None or head.authority is not None or route.scheme != scheme:
-            return None
-        for name, _, value in head.fields:
-            if name == b"host":
-                # The head has exactly one.
-                return route if value == route.host else None
-        return None
-
-    def _new_passage(self, started: RequestStarted, preview: Preview, admitted: Admitted, scheme: str) -> Passage:
-        head, visit = started.head, admitted.visit
-        host_header = visit.grant.host_header
-        route = self._route
-        if route is not None and route.preview is preview and route.host_header is host_header:
-            forwarding = route.forwarding
-        else:
-            forwarding = Forwarding(
-                preview.host,
-                preview.public,
-                scheme=scheme,
-                client_address=self._peer,
-                trusted=self._trusted,
-                host_header=host_header,
-            )
-            # A preview that was named by another field than Host is read anew each time.
-            if head.authority is None and preview.public.name != preview.host.domain:
-                host = next(value for name, _, value in head.fields if name == b"host")
-                self._route = _Route(host, scheme, preview, host_header, forwarding)
-        fields = forwarding.forward_request(head.fields, head.target, opened_by=admitted.opened_by)
-        forwarded = RequestHead(head.method, head.target, b"1.1", fields)
-        return Passage(self._stream, self._http, started, forwarding, visit, forwarded, self._pool, self._options)
+    def _new_passage(self, first: First, preview: Preview, admitted: Admitted) -> Passage:
+        forwarding, head = self._reception.forward(first.started.head, preview, admitted)
+        return Passage(
+            self._stream,
+            self._http,
+            first.started,
+            forwarding,
+            admitted.visit,
+            head,
+            self._pool,
+            self._options,
+            fresh=first.fresh,
+            gives_tunnel_back=self._returns,
+        )
 
     async def _dismiss_watch(self) -> None:
         assert self._watch is not None

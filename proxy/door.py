@@ -53,6 +53,13 @@ class Preview:
     host: PreviewHost
     public: Host
     """As the client sent it."""
+    knock: VisitRequest = field(init=False, repr=False, compare=False)
+    """How a visitor without a preview token asks to be let in: the same each time."""
+
+    def __post_init__(self) -> None:
+        host = self.host
+        token = host.token if isinstance(host, TokenHost) else None
+        object.__setattr__(self, "knock", VisitRequest(host.port, token))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +129,12 @@ class Door:
             bearer = bearer_credential(head.fields)
         except AmbiguousCredentialError as error:
             return refusal(Code.BAD_REQUEST, detail=str(error))
-        request = VisitRequest(
-            host.port,
-            host.token if isinstance(host, TokenHost) else None,
-            bearer.token if bearer is not None else None,
-            is_preflight(head),
-        )
-        credential = bearer.credential if bearer is not None else None
+        request, credential = preview.knock, None
+        preflight = is_preflight(head)
+        if bearer is not None or preflight:
+            token = bearer.token if bearer is not None else None
+            request = VisitRequest(request.port, request.token, token, preflight)
+            credential = bearer.credential if bearer is not None else None
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
         except PorticoError as error:

@@ -7,28 +7,28 @@ handed on, so a slow reader slows its own service and nothing is ever stored up.
 """
 
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from actors import CutBecause, NotListeningError, Visit
+from proxy.core.answering import write_events
 from proxy.core.exchange import (
     Exchange,
     ExchangeEvent,
     Informational,
-    ResponseContent,
-    ResponseEnded,
     ResponseStarted,
+    SwitchedProtocols,
     UpstreamClosedError,
 )
 from proxy.core.headers import Forwarding
-from proxy.core.http1 import BadRequestError, BadResponseError, RequestHead, ResponseHead
+from proxy.core.http1 import BadRequestError, BadResponseError, RequestHead
 from proxy.core.pages import Answer, Code, refusal
 from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, Signal
 from proxy.core.websocket import GOING_AWAY, is_websocket_upgrade
 from proxy.options import Options
 from proxy.relay import Relay
-from proxy.transport import RECEIVE_BYTES
+from proxy.transport import RECEIVE_BYTES, SocketTransport
 from proxy.upstream import Pool, Upstream, connect
 
 PIPELINED_BYTES_MAX: Final = 64 * 1024
@@ -57,6 +57,21 @@ class Ended(Enum):
     """The client's answer is cut off, and must be seen to be."""
 
 
+class Switched(NamedTuple):
+    """A connection that carries another protocol now, between a client and a service, both plain sockets.
+
+    Whoever gets it owns `upstream` and the visit, which it must end.
+    """
+
+    visit: Visit
+    upstream: Upstream
+    websocket: bool
+    from_client: bytes
+    """What came behind the request that switched."""
+    from_service: bytes
+    """What came behind the 101."""
+
+
 class Passage:
     """One request's way to its service and back."""
 
@@ -67,6 +82,7 @@ class Passage:
         "_due",
         "_exchange",
         "_forwarding",
+        "_fresh",
         "_head",
         "_http",
         "_leftover",
@@ -79,8 +95,10 @@ class Passage:
         "_sending_up",
         "_started",
         "_stopped",
+        "_tunnels",
         "_upstream",
         "_visit",
+        "switched",
     )
 
     def __init__(
@@ -93,6 +111,9 @@ class Passage:
         head: RequestHead,
         pool: Pool,
         options: Options,
+        *,
+        fresh: bool = False,
+        gives_tunnel_back: bool = False,
     ) -> None:
         """Prepare; nothing is dialled yet.
 
@@ -105,6 +126,9 @@ class Passage:
             head: The request as the service shall see it.
             pool: Where clean connections are taken from and left.
             options: Times.
+            fresh: Whether to dial although there may be kept connections.
+            gives_tunnel_back: Whether `run` returns when a connection between two sockets has switched protocols,
+                and leaves it in `switched`.
         """
         self._client = client
         self._http = http
@@ -121,6 +145,9 @@ class Passage:
         self._due = _NEVER
         self._client_gone = False
         self._stopped = False
+        self._fresh = fresh
+        self._tunnels = gives_tunnel_back
+        self.switched: Switched | None = None
         self._relay: Relay | None = None
         self._leftover = b""
         """What the service sent behind its 101."""
@@ -213,7 +240,7 @@ class Passage:
 
     async def _pass(self) -> Answer | None:
         grant = self._visit.grant
-        upstream = await self._pool.take(grant.run_id, grant.port)
+        upstream = None if self._fresh else await self._pool.take(grant.run_id, grant.port)
         if upstream is not None:
             self._upstream = upstream
             try:
@@ -271,7 +298,15 @@ class Passage:
         if self._bad_request is not None:
             raise self._bad_request
         if self._exchange.switched:
-            self._relay = Relay(self._client, upstream.stream, websocket=is_websocket_upgrade(self._started.head))
+            websocket = is_websocket_upgrade(self._started.head)
+            # Sockets that are ready do not let a task hear that it was stopped; the relay lets it, and says goodbye.
+            stopped = self._scope.cancel_called
+            if self._tunnels and isinstance(upstream.stream, SocketTransport) and not stopped:
+                ahead = self._http.take_buffer()
+                self.switched = Switched(self._visit, upstream, websocket, ahead, self._leftover)
+                self._upstream = None
+                return
+            self._relay = Relay(self._client, upstream.stream, websocket=websocket)
             await self._relay.run(self._http.take_buffer(), self._leftover)
 
     async def _pass_request(self, upstream: Upstream, both: trio.CancelScope) -> None:
@@ -352,30 +387,16 @@ class Passage:
 
     def _written(self, events: list[ExchangeEvent]) -> bytes:
         """Return what the client is to be sent, in one piece."""
-        http, out = self._http, []
         for event in events:
-            if isinstance(event, ResponseContent):
-                out.append(http.content(event.data))
-            elif isinstance(event, ResponseStarted):
+            if isinstance(event, ResponseStarted | SwitchedProtocols) or (
+                # Now it waits for the client.
+                isinstance(event, Informational) and event.head.status == 100 and not self._exchange.request_ended
+            ):
                 # From here on there is no deadline: a stream may be as slow as it likes.
                 self._due = _NEVER
-                out.append(http.respond(self._forwarded(event.head), event.framing))
-            elif isinstance(event, ResponseEnded):
-                out.append(http.end(event.trailers))
-            elif isinstance(event, Informational):
-                if event.head.status == 100 and not self._exchange.request_ended:
-                    # Now it waits for the client.
-                    self._due = _NEVER
-                out.append(http.informational(self._forwarded(event.head)))
-            else:
-                self._due = _NEVER
+            if isinstance(event, SwitchedProtocols):
                 self._leftover = event.leftover
-                out.append(http.switch_protocols(self._forwarded(event.head)))
-        return out[0] if len(out) == 1 else b"".join(out)
-
-    def _forwarded(self, head: ResponseHead) -> ResponseHead:
-        head.fields = self._forwarding.forward_response(head.fields)
-        return head
+        return write_events(self._http, self._forwarding, events)
 
     def _expect_answer(self) -> None:
         """Give the service its time, from now on, to take what it is sent and to answer."""
@@ -392,7 +413,8 @@ class Passage:
             elif self._stopped:
                 await self._relay.say_goodbye(GOING_AWAY, "server closing")
             return Ended.UPGRADED
-        if self._client_gone or self._http.response_started:
+        if self._client_gone or self._http.response_started or self._sending_down:
+            # An interim response of which it has been sent a part is no place for an answer either.
             return Ended.ABORTED
         if reason is not None:
             return Ended.CUT

@@ -4,9 +4,10 @@ It holds nothing that is not in some actor's log: kept connections to services, 
 list of client connections, which clients can make again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -14,8 +15,13 @@ import trio
 from actors import Domain, Runtime
 from proxy.connection import Connection
 from proxy.core.addresses import Addresses, address_group
+from proxy.core.lines import LineMemo
+from proxy.core.serving import ServerConnection
 from proxy.door import Door
+from proxy.lane import Lane
 from proxy.options import DEFAULT_OPTIONS, Options
+from proxy.pump import Pump
+from proxy.reception import Reception, Routes
 from proxy.transport import SocketTransport
 from proxy.upstream import Pool, close_now
 
@@ -26,15 +32,24 @@ ROUND_S: Final = 1.0
 for each of them would cost every request some microseconds."""
 
 
+class _Entry(NamedTuple):
+    group: str | None
+    on_ended: Callable[[], None] | None
+
+
 class Router:
     """Serves client connections. Made by `open_router`."""
 
     def __init__(self, runtime: Runtime, domains: Sequence[Domain], options: Options, nursery: trio.Nursery) -> None:
         self._door: Final = Door(runtime, domains, options.wake_timeout_s)
         self._options: Final = options
-        self._pool: Final = Pool(options.upstream_idle_timeout_s)
+        self._pump: Final = Pump()
+        self._pool: Final = Pool(options.upstream_idle_timeout_s, self._pump)
+        self._routes: Final = Routes()
+        self._lines: Final = LineMemo(secrets.token_bytes(32))
         self._nursery: Final = nursery
-        self._connections: set[Connection] = set()
+        # {connection: the share of whose address it takes, and whom to tell of its end}
+        self._connections: dict[Connection | Lane, _Entry] = {}
         self._addresses: Final = Addresses(options.connections_per_address_max)
         self._none_left = trio.lowlevel.ParkingLot()
         self._draining = False
@@ -49,30 +64,87 @@ class Router:
             peer: The client's IP address; None asks the socket.
             scheme: ``https`` if this stream is TLS.
         """
-        if self._draining:
-            await close_now(stream)
-            return
         if isinstance(stream, trio.SocketStream):
             stream = SocketTransport.take_over(stream)
-        if peer is None:
-            peer = stream.peer if isinstance(stream, SocketTransport) else ""
-        # A trusted proxy speaks for many.
-        group = None if self._options.trusts(peer) else address_group(peer)
-        if group is not None and not self._addresses.enter(group):
+        if isinstance(stream, SocketTransport):
+            await self._see_to_its_end(stream, peer, scheme)
+            return
+        reception = self._receive(peer if peer is not None else "", scheme)
+        if reception is None:
             await close_now(stream)
             return
-        connection = Connection(
-            stream, door=self._door, pool=self._pool, options=self._options, peer=peer, scheme=scheme
-        )
-        self._connections.add(connection)
+        http = ServerConnection(self._options.http, self._lines.read)
+        connection = Connection(stream, reception[0], pool=self._pool, options=self._options, http=http)
+        self._connections[connection] = _Entry(reception[1], None)
         try:
             await connection.run()
         finally:
-            self._connections.discard(connection)
-            if group is not None:
-                self._addresses.leave(group)
-            if not self._connections:
-                self._none_left.unpark_all()
+            self._forget(connection)
+
+    async def _see_to_its_end(self, stream: SocketTransport, peer: str | None, scheme: str) -> None:
+        ended = trio.Event()
+        lane = self.adopt(stream, peer=peer, scheme=scheme, on_ended=ended.set)
+        if lane is None:
+            return
+        try:
+            await ended.wait()
+        finally:
+            lane.abort()
+            with trio.CancelScope(shield=True):
+                await ended.wait()
+
+    def adopt(
+        self,
+        stream: SocketTransport,
+        *,
+        peer: str | None = None,
+        scheme: str = "http",
+        on_ended: Callable[[], None] | None = None,
+    ) -> Lane | None:
+        """Serve one accepted connection over a plain socket, without a task; None if it was closed at once.
+
+        Args:
+            stream: Owned by the router from now on.
+            peer: As for `handle`.
+            scheme: As for `handle`.
+            on_ended: Called once, when the connection is over.
+        """
+        reception = self._receive(stream.peer if peer is None else peer, scheme)
+        if reception is None:
+            stream.close()
+            return None
+        lane = Lane(
+            stream,
+            reception[0],
+            pump=self._pump,
+            pool=self._pool,
+            options=self._options,
+            read_head=self._lines.read,
+            nursery=self._nursery,
+            on_closed=self._forget,
+        )
+        self._connections[lane] = _Entry(reception[1], on_ended)
+        return lane
+
+    def _receive(self, peer: str, scheme: str) -> tuple[Reception, str | None] | None:
+        """Let a client in; None if it must not be."""
+        if self._draining:
+            return None
+        trusted = self._options.trusts(peer)
+        # A trusted proxy speaks for many.
+        group = None if trusted else address_group(peer)
+        if group is not None and not self._addresses.enter(group):
+            return None
+        return Reception(self._door, self._routes, peer=peer, scheme=scheme, trusted=trusted), group
+
+    def _forget(self, connection: Connection | Lane) -> None:
+        entry = self._connections.pop(connection)
+        if entry.group is not None:
+            self._addresses.leave(entry.group)
+        if entry.on_ended is not None:
+            entry.on_ended()
+        if not self._connections:
+            self._none_left.unpark_all()
 
     async def drain(self, timeout_s: float | None = None) -> int:
         """Let requests under way end, and every connection with them; return how many had to be cut.
@@ -104,6 +176,18 @@ class Router:
     async def aclose(self) -> None:
         """Close the kept connections to services."""
         await self._pool.aclose()
+
+    async def pump(self) -> None:
+        """Wait on all sockets; a task's work. Whatever is still served without a task ends with it."""
+        try:
+            await self._pump.run()
+        finally:
+            # Nobody would wait for the sockets of a client that came now.
+            self._draining = True
+            for connection in tuple(self._connections):
+                if isinstance(connection, Lane):
+                    connection.abort()
+            self._pump.close()
 
     async def walk_rounds(self) -> None:
         """The watchman: end what takes too long, watch over clients that wait long."""
@@ -141,6 +225,7 @@ async def open_router(
         async with trio.open_nursery() as nursery:
             router = Router(runtime, checked, options, nursery)
             nursery.start_soon(router.walk_rounds)
+            nursery.start_soon(router.pump)
             try:
                 yield router
             finally:

@@ -7,9 +7,11 @@
 """
 
 import errno
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,11 +24,15 @@ from proxy.core.addresses import share_of
 from proxy.descriptors import allow_connections
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
+from proxy.transport import SocketTransport, tune
 
 log = structlog.get_logger("portico.server")
 
 BACKLOG: Final = 1024
 """Connections that the kernel queues for us; Linux caps it at net.core.somaxconn."""
+
+ACCEPTED_MAX: Final = 64
+"""Connections taken in one go, before the rest of the process gets a turn."""
 
 # accept() failing with these says that something has run out, not that the listener is broken (accept(2)).
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -128,7 +134,7 @@ class Server:
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:
         listeners = await _listen(self._listen)
-        self._port = int(listeners[0].socket.getsockname()[1])
+        self._port = int(listeners[0].getsockname()[1])
         previous = self._runtime.public_address
         self._runtime.public_address = PublicAddress(self.domains[0], self._port)
         try:
@@ -155,26 +161,29 @@ class Server:
             _close(listeners)
             self._closed.set()
 
-    async def _run(
-        self, router: Router, listeners: Sequence[trio.SocketListener], places: trio.CapacityLimiter
-    ) -> None:
+    async def _run(self, router: Router, listeners: Sequence[socket.socket], places: trio.CapacityLimiter) -> None:
         """Accept until told to stop, then drain."""
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(_accept, listener, router, connections, places)
-                await self._closing.wait()
-                accepting.cancel_scope.cancel()
-            _close(listeners)
-            under_way = router.connections
-            cut = await router.drain()
-            log.info("closed", connections=under_way, cut=cut)
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(_accept, listener, router, places)
+            await self._closing.wait()
+            accepting.cancel_scope.cancel()
+        _close(listeners)
+        under_way = router.connections
+        cut = await router.drain()
+        log.info("closed", connections=under_way, cut=cut)
         self._closed.set()
 
 
-async def _listen(address: HostPort) -> list[trio.SocketListener]:
+async def _listen(address: HostPort) -> list[socket.socket]:
     """Listen on every address that the host has; where the kernel is to choose the port, on the first of them."""
-    listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    opened = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    listeners = []
+    for listener in opened:
+        plain = socket.socket(fileno=listener.socket.detach())
+        plain.setblocking(False)
+        tune(plain)
+        listeners.append(plain)
     if address.port == 0:
         # Each would get a port of its own, and URLs can name one.
         _close(listeners[1:])
@@ -182,30 +191,45 @@ async def _listen(address: HostPort) -> list[trio.SocketListener]:
     return listeners
 
 
-def _close(listeners: Sequence[trio.SocketListener]) -> None:
+def _close(listeners: Sequence[socket.socket]) -> None:
     for listener in listeners:
-        listener.socket.close()
+        listener.close()
 
 
-async def _accept(
-    listener: trio.SocketListener, router: Router, connections: trio.Nursery, places: trio.CapacityLimiter
-) -> None:
+async def _accept(listener: socket.socket, router: Router, places: trio.CapacityLimiter) -> None:
     while True:
-        # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed. The place is taken
-        # by the connection itself, not by waiting for one, or listeners would take places from one another.
-        stream = await _accept_one(listener)
+        await trio.lowlevel.wait_readable(listener)
+        # Not one by one: a wait costs more than an accept.
+        for _ in range(ACCEPTED_MAX):
+            accepted = await _accept_one(listener)
+            if accepted is None:
+                break
+            await _let_in(accepted, router, places)
+
+
+async def _let_in(stream: SocketTransport, router: Router, places: trio.CapacityLimiter) -> None:
+    # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed. The place is taken by
+    # the connection itself, not by waiting for one, or listeners would take places from one another.
+    try:
+        places.acquire_on_behalf_of_nowait(stream)
+    except trio.WouldBlock:
         try:
             await places.acquire_on_behalf_of(stream)
         except trio.Cancelled:
-            stream.socket.close()
+            stream.close()
             raise
-        connections.start_soon(_handle, router, stream, places)
+    give_up_place = partial(places.release_on_behalf_of, stream)
+    if router.adopt(stream, on_ended=give_up_place) is None:
+        give_up_place()
 
 
-async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
+async def _accept_one(listener: socket.socket) -> SocketTransport | None:
+    """Accept a connection; None if there is none just now."""
     while True:
         try:
-            return await listener.accept()
+            accepted, address = listener.accept()
+        except BlockingIOError:
+            return None
         except OSError as error:
             if error.errno in _GONE:
                 continue
@@ -214,10 +238,5 @@ async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
                 raise
             log.warning("cannot accept", error=error.strerror)
             await trio.sleep(_EXHAUSTED_PAUSE_S)
-
-
-async def _handle(router: Router, stream: trio.SocketStream, places: trio.CapacityLimiter) -> None:
-    try:
-        await router.handle(stream)
-    finally:
-        places.release_on_behalf_of(stream)
+            continue
+        return SocketTransport(accepted, peer=str(address[0]), tuned=True)

@@ -36,24 +36,28 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     unknown how much was sent, so the connection must then be closed.
     """
 
-    __slots__ = ("_ready_run", "_sent", "_socket", "peer")
+    __slots__ = ("_ready_run", "_sent", "_waited", "peer", "socket")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, peer: str | None = None, tuned: bool = False) -> None:
+        """Take a connected socket.
+
+        Args:
+            sock: Owned by this object from now on.
+            peer: The other side's IP address; None asks the socket.
+            tuned: Whether it was accepted from a socket that `tune` has seen.
+        """
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # A head and its body may leave in two sends; Nagle would hold the second back until the first is
-            # acknowledged.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A stream may be silent for as long as it likes, so only the kernel can tell a peer that is gone.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_S * 1000)
-        self._socket = sock
+        if not tuned:
+            tune(sock)
+        self.socket: Final = sock
+        """For those who wait for it by other means, while nobody waits in here."""
         self._ready_run = 0
         # Something was sent since the last receive. What comes next is most likely the answer to that, and it takes a
         # while: asking for it at once is a system call and an exception for nothing.
         self._sent = False
-        self.peer: Final = _peer_address(sock)
+        # Whether anybody has ever waited by way of trio, which must then be told of the end.
+        self._waited = False
+        self.peer: Final = _peer_address(sock) if peer is None else peer
         """The other side's IP address; ``""`` if it has none, or has gone already."""
 
     @classmethod
@@ -73,7 +77,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if self._sent:
             self._sent = False
             self._ready_run = 0
-            await trio.lowlevel.wait_readable(self._socket)
+            await self._wait_readable()
         self._ready_run += 1
         if self._ready_run > READY_RUN_MAX:
             # Before the call, so that a cancellation loses nothing.
@@ -81,12 +85,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
         while True:
             try:
-                return self._socket.recv(max_bytes or RECEIVE_BYTES)
+                return self.socket.recv(max_bytes or RECEIVE_BYTES)
             except BlockingIOError:
                 self._ready_run = 0
-                await trio.lowlevel.wait_readable(self._socket)
+                await self._wait_readable()
             except OSError as error:
                 raise self._translated(error) from error
+
+    async def _wait_readable(self) -> None:
+        self._waited = True
+        await trio.lowlevel.wait_readable(self.socket)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything, waiting for room.
@@ -99,7 +107,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
         self._sent = True
         try:
-            sent = self._socket.send(data)
+            sent = self.socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -110,9 +118,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     async def _send_rest(self, rest: memoryview) -> None:
         self._ready_run = 0
         while rest:
-            await trio.lowlevel.wait_writable(self._socket)
+            self._waited = True
+            await trio.lowlevel.wait_writable(self.socket)
             try:
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self.socket.send(rest) :]
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -120,30 +129,32 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Block until there is room to send."""
-        if self._socket.fileno() == -1:
+        if self.socket.fileno() == -1:
             raise trio.ClosedResourceError("this connection was closed")
-        await trio.lowlevel.wait_writable(self._socket)
+        self._waited = True
+        await trio.lowlevel.wait_writable(self.socket)
 
     async def send_eof(self) -> None:
         """End our direction; the peer's goes on."""
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             if error.errno != errno.ENOTCONN:
                 raise self._translated(error) from error
 
     def close(self) -> None:
         """Close at once. Whoever waits in this object gets a `trio.ClosedResourceError`. Idempotent."""
-        if self._socket.fileno() != -1:
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
+        if self.socket.fileno() != -1:
+            if self._waited:
+                trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
             # There is nothing left to wait for; the next receive says so.
             self._sent = False
 
     def abort(self) -> None:
         """Close so that the peer sees an error, not an end: for a body that only its end would delimit."""
-        if self._socket.fileno() != -1:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if self.socket.fileno() != -1:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.close()
 
     async def aclose(self) -> None:
@@ -154,7 +165,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     def is_quiet(self) -> bool:
         """Say whether the peer has neither closed nor sent anything: what an idle connection must be."""
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
@@ -163,9 +174,21 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         return False
 
     def _translated(self, error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-        if self._socket.fileno() == -1:
+        if self.socket.fileno() == -1:
             return trio.ClosedResourceError("this connection was closed")
         return trio.BrokenResourceError(f"connection broken: {error.strerror}")
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what a connection needs; what is accepted from a listening socket has its options (tcp(7))."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # A head and its body may leave in two sends; Nagle would hold the second back until the first is
+        # acknowledged.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A stream may be silent for as long as it likes, so only the kernel can tell a peer that is gone.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_S * 1000)
 
 
 def _peer_address(sock: socket.socket) -> str:

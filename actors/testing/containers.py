@@ -59,7 +59,9 @@ class FakeProgram:
 class FakeContainers:
     """A `ContainerFactory` of fakes; one object knows all that it has made."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sockets: bool = False) -> None:
+        """Begin with none made; see `fake_containers`."""
+        self._sockets = sockets
         self.made: dict[SandboxId, FakeContainer] = {}
         """The newest container of each sandbox."""
         self.handlers: dict[int, Handler] = {}
@@ -68,22 +70,36 @@ class FakeContainers:
     def __call__(self, context: ContainerContext, options: Mapping[str, object]) -> "FakeContainer":
         if options:
             raise ValueError(f"a fake container has no option {next(iter(options))!r}")
-        container = FakeContainer(self.handlers)
+        container = FakeContainer(self.handlers, sockets=self._sockets)
         self.made[context.sandbox] = container
         return container
 
 
-def fake_containers(handlers: Mapping[int, Handler] | None = None) -> FakeContainers:
-    """Return a factory of fake containers in which `handlers` listen ({port: service})."""
-    made = FakeContainers()
+def fake_containers(handlers: Mapping[int, Handler] | None = None, *, sockets: bool = False) -> FakeContainers:
+    """Return a factory of fake containers.
+
+    Args:
+        handlers: What listens in each of them: {port: service}.
+        sockets: Whether services are dialled over pairs of sockets of the kernel, and not over streams in memory.
+    """
+    made = FakeContainers(sockets=sockets)
     made.handlers.update(handlers or {})
     return made
+
+
+def socket_stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Return two connected streams over sockets of the kernel: what one side has sent is there for the other at once.
+
+    So `trio.testing.wait_all_tasks_blocked` and a clock that jumps work with them as with streams in memory.
+    """
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
 
 
 class FakeContainer:
     """A place in memory. What a test may set and read are its public attributes."""
 
-    def __init__(self, shared_handlers: Mapping[int, Handler]) -> None:
+    def __init__(self, shared_handlers: Mapping[int, Handler], *, sockets: bool = False) -> None:
         self.handlers: dict[int, Handler] = {}
         """{port: service} of this container."""
         self.programs: dict[str, FakeProgram] = {HELLO: FakeProgram(3, b"hello", b"oops")}
@@ -97,6 +113,9 @@ class FakeContainer:
         self.run: FakeRun | None = None
         """The newest run."""
         self.removed = False
+        self.pair: Callable[[], tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]]
+        """Makes the two ends of what is dialled."""
+        self.pair = socket_stream_pair if sockets else trio.testing.memory_stream_pair
         self._shared_handlers = shared_handlers
         self._gate = trio.Event()
         self._gate.set()
@@ -165,7 +184,7 @@ class FakeRun:
         handler = self._container.handler(port)
         if handler is None:
             raise NotListeningError(port, [("memory", "connection refused")])
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = self._container.pair()
         self._tasks.start_soon(_handle, handler, theirs)
         self._container.dials[self.run_id] += 1
         return ours

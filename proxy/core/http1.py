@@ -79,7 +79,9 @@ class RequestHead:
     authority: bytes | None = field(default=None, repr=False)
     """Of an absolute-form target. It must name the same host as ``Host``, which the caller judges."""
     plain: bool = field(default=False, compare=False)
-    """Known to be in HTTP/1.1, without content, and to ask for nothing of the connection but to keep it alive."""
+    """Known to be in HTTP/1.1, without content, and to ask for nothing of the connection but to keep or close it."""
+    closes: bool = field(default=False, compare=False)
+    """Of a plain head: the client wants the connection closed after the answer."""
 
 
 @dataclass(slots=True)

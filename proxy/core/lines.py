@@ -69,8 +69,13 @@ class LineMemo:
         self._secrets: dict[bytes, tuple[bytes, bytes]] = {}
         self._old_secrets: dict[bytes, tuple[bytes, bytes]] = {}
 
-    def read(self, head: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
+    def read(self, head: bytes, limits: Limits = DEFAULT_LIMITS, *, learnt: bool = False) -> RequestHead:
         """Read one whole request head, as `read_request_head` does.
+
+        Args:
+            head: As for `read_request_head`.
+            limits: As for `read_request_head`.
+            learnt: Its lines have just been looked at.
 
         Raises: as `read_request_head`.
         """
@@ -81,30 +86,24 @@ class LineMemo:
         if start is None or len(lines[0]) > limits.target_bytes_max:
             return read_request_head(head, limits)
         fields: list[Field] = []
-        hosts = 0
+        hosts, closes = 0, False
         known = self._young.get
         for line in lines[1:-2]:
             field = known(line) or self._recall(line)
             if field is None:
-                if not self._learn(lines[1:-2], limits):
+                if learnt or not self._learn(lines[1:-2], limits):
+                    # It is not to be remembered; or it was, and is forgotten already.
                     return read_request_head(head, limits)
-                return self._again(head, lines, start, limits)
+                return self.read(head, limits, learnt=True)
             if field[0] == b"host":
                 hosts += 1
+            elif field[0] == b"connection":
+                closes = closes or field[2].lower() == b"close"
             fields.append(field)
         if hosts != 1:
             return read_request_head(head, limits)
         method, target = start.groups()
-        return RequestHead(method, target, b"1.1", fields, None, plain=True)
-
-    def _again(self, head: bytes, lines: list[bytes], start: re.Match[bytes], limits: Limits) -> RequestHead:
-        """Put a head together whose lines have just been learnt."""
-        fields = [field for line in lines[1:-2] if (field := self._young.get(line) or self._recall(line)) is not None]
-        if len(fields) != len(lines) - 3 or sum(field[0] == b"host" for field in fields) != 1:
-            # Too long to be remembered, or forgotten already.
-            return read_request_head(head, limits)
-        method, target = start.groups()
-        return RequestHead(method, target, b"1.1", fields, None, plain=True)
+        return RequestHead(method, target, b"1.1", fields, None, plain=True, closes=closes)
 
     def _recall(self, line: bytes) -> Field | None:
         """Look among the lines of the generation before, and among those that hold secrets."""
@@ -136,7 +135,7 @@ class LineMemo:
             lower = name[1].lower()
             if lower in _NEVER or b"_" in lower:
                 return False
-            if lower == b"connection" and line[name.end() :].strip(b" \t").lower() != b"keep-alive":
+            if lower == b"connection" and line[name.end() :].strip(b" \t").lower() not in (b"keep-alive", b"close"):
                 return False
             if lower == b"host" and host is _HOST_OF_NOBODY:
                 host = line

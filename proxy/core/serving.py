@@ -245,6 +245,8 @@ class ServerConnection:
         head = self._read_request_head(buffer[:end], self._limits)
         self._head = head
         if head.plain:
+            if head.closes:
+                self._must_close = True
             self._upgrade = None
             self._expecting = False
             self._body = _EMPTY_BODY
@@ -438,6 +440,9 @@ class ServerConnection:
             raise RuntimeError("the connection has not switched protocols")
         data = self._buffer
         self._buffer = b""
+        # Nothing will ask for the request again, and what it was may be remembered for hours.
+        self._head = None
+        self._body = None
         return data
 
 

@@ -1,10 +1,12 @@
 """`preview_engine`: everything between a client's bytes and a service's, inside one trio test.
 
 What is real: the router, the actors, their log, the order of judgement, every time limit. What is not: streams are
-in memory, and containers are fakes whose services are handlers in this process. Time is trio's, so with the
-`autojump_clock` of pytest-trio an hour passes at once; the actors' wall clock follows it.
+in memory unless pairs of sockets are asked for (which the router carries in another way, that of a listening server),
+and containers are fakes whose services are handlers in this process. Time is trio's, so with the `autojump_clock` of
+pytest-trio an hour passes at once; the actors' wall clock follows it.
 """
 
+import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,10 +17,11 @@ import trio.testing
 import trio_websocket
 
 from actors import Limits, MemoryStore, Runtime, Sandbox, Store, open_runtime
-from actors.testing.containers import FakeContainer, FakeContainers, Handler, fake_containers
+from actors.testing.containers import FakeContainer, FakeContainers, Handler, fake_containers, socket_stream_pair
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
 from proxy.testing.client import Client, Headers, Response
+from proxy.transport import SocketTransport
 
 EPOCH: Final = 1_760_000_000.0
 """What the actors' wall clock shows when trio's shows 0: a day in October 2025."""
@@ -31,12 +34,21 @@ class PreviewEngine:
     """Made by `preview_engine`."""
 
     def __init__(
-        self, runtime: Runtime, router: Router, containers: FakeContainers, domain: str, nursery: trio.Nursery
+        self,
+        runtime: Runtime,
+        router: Router,
+        containers: FakeContainers,
+        domain: str,
+        nursery: trio.Nursery,
+        *,
+        sockets: bool,
     ) -> None:
         self.runtime: Final = runtime
         self.router: Final = router
         self.containers: Final = containers
         self.domain: Final = domain
+        self.sockets: Final = sockets
+        """Whether clients and services are connected over sockets of the kernel."""
         self._nursery = nursery
         self._clients: list[Client] = []
 
@@ -72,11 +84,20 @@ class PreviewEngine:
         Args:
             scheme: What the router is told that the client speaks. There is no TLS either way.
             peer: The client's address.
-            unbuffered: Let every send wait until the other side has received it, as with a full socket.
+            unbuffered: Let every send wait until the other side has received it, as with a full socket. Over
+                sockets there is a buffer all the same, of the smallest size that the kernel knows (some KiB).
         """
-        make = trio.testing.lockstep_stream_pair if unbuffered else trio.testing.memory_stream_pair
-        ours, routers = make()
-        client = Client(ours)
+        routers: trio.abc.Stream
+        if self.sockets:
+            near, far = socket_stream_pair()
+            if unbuffered:
+                for end in (near, far):
+                    end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            client, routers = Client(near), SocketTransport.take_over(far)
+        else:
+            make = trio.testing.lockstep_stream_pair if unbuffered else trio.testing.memory_stream_pair
+            ours, routers = make()
+            client = Client(ours)
         self._clients.append(client)
         self._nursery.start_soon(self._handle, routers, peer, scheme)
         return client
@@ -165,6 +186,7 @@ async def preview_engine(
     options: Options = DEFAULT_OPTIONS,
     limits: Limits | None = None,
     domains: Sequence[str] = ("example.com",),
+    sockets: bool = False,
 ) -> AsyncIterator[PreviewEngine]:
     """Run an engine for the length of the ``async with`` block; at its end, check that nothing is left under way.
 
@@ -174,8 +196,9 @@ async def preview_engine(
         options: Of the router.
         limits: Of each sandbox.
         domains: Base domains; URLs are built on the first.
+        sockets: Connect clients and services over pairs of sockets instead of streams in memory.
     """
-    containers = fake_containers()
+    containers = fake_containers(sockets=sockets)
     failure: Exception | None = None
     async with (
         open_runtime(
@@ -187,13 +210,14 @@ async def preview_engine(
         open_router(runtime, domains, options) as router,
         trio.open_nursery() as nursery,
     ):
-        engine = PreviewEngine(runtime, router, containers, domains[0], nursery)
+        engine = PreviewEngine(runtime, router, containers, domains[0], nursery, sockets=sockets)
         try:
             yield engine
             await engine.aclose()
             engine.assert_at_rest()
         except Exception as error:  # noqa: BLE001  # raised again below, where no nursery wraps it in a group
             failure = error
+            await engine.aclose()
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -1,9 +1,11 @@
 """An exchange that is struck at any moment leaves nothing behind: no visit, no stream, no connection out of step.
 
 Each scenario is run again and again, struck after the first step of any task, after the second, and so on until it
-gets through unharmed. Three kinds of blow: the connection is cancelled, its client leaves, its port is taken back.
+gets through unharmed. Three kinds of blow: the connection is cancelled, its client leaves, its port is taken back. All
+of it over streams in memory, and over sockets, which the router carries in another way.
 """
 
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -13,8 +15,9 @@ import trio
 import trio.abc
 import trio.testing
 
-from actors.testing.containers import FakeRun
+from actors.testing.containers import FakeRun, socket_stream_pair
 from proxy.testing import Asked, Caller, Client, CutOffError, PreviewEngine, preview_engine, service
+from proxy.transport import SocketTransport
 
 STEPS_MAX = 1000
 """More than any scenario here takes."""
@@ -52,9 +55,15 @@ class Stage:
         self.url = url
         self.host = urlsplit(url).netloc
         self.scope = trio.CancelScope()
-        ours, self.routers = trio.testing.memory_stream_pair()
-        self.client = Client(ours)
+        self.routers: trio.abc.HalfCloseableStream
+        if engine.sockets:
+            near, far = socket_stream_pair()
+            self.client, self.routers = Client(near), SocketTransport.take_over(far)
+        else:
+            ours, self.routers = trio.testing.memory_stream_pair()
+            self.client = Client(ours)
         self.dialled: list[Tracked] = []
+        self.taken_over: list[SocketTransport] = []
 
     async def handle(self) -> None:
         with self.scope:
@@ -138,6 +147,9 @@ async def stale_connection(stage: Stage) -> None:
         await trio.aclose_forcefully(tracked.stream)
         tracked.stream, theirs = trio.testing.memory_stream_pair()
         await trio.aclose_forcefully(theirs)
+    for transport in stage.taken_over:
+        with suppress(OSError):
+            transport.socket.shutdown(socket.SHUT_WR)
     await stage.ask("GET", "/2")
 
 
@@ -181,22 +193,31 @@ class StrikeAfter(trio.abc.Instrument):
             self.struck.set()
 
 
-async def play(scenario: Scenario, blow: Blow, instrument: StrikeAfter) -> bool:
+async def play(scenario: Scenario, blow: Blow, sockets: bool, instrument: StrikeAfter) -> bool:
     """Play a scenario, strike it, check what is left. True if it was over before the blow."""
     dialled: list[Tracked] = []
-    dial = FakeRun.dial
+    taken_over: list[SocketTransport] = []
+    dial, take_over = FakeRun.dial, SocketTransport.take_over
+
+    def tracked_take_over(stream: trio.SocketStream) -> SocketTransport:
+        transport = take_over(stream)
+        taken_over.append(transport)
+        return transport
 
     async def tracked_dial(run: FakeRun, port: int) -> trio.abc.HalfCloseableStream:
         tracked = Tracked(await dial(run, port))
         dialled.append(tracked)
         return tracked
 
-    async with preview_engine() as engine:
+    async with preview_engine(sockets=sockets) as engine:
         url = await engine.expose(service(name_target))
         stage = Stage(engine, url)
-        stage.dialled = dialled
+        stage.dialled, stage.taken_over = dialled, taken_over
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(FakeRun, "dial", tracked_dial)
+            if sockets:
+                patch.setattr(SocketTransport, "take_over", tracked_take_over)
+            else:
+                patch.setattr(FakeRun, "dial", tracked_dial)
             unharmed = await act(scenario, blow, instrument, stage)
             assert engine.runtime.statistics().visits == 0
             assert engine.router.connections == 0
@@ -204,6 +225,8 @@ async def play(scenario: Scenario, blow: Blow, instrument: StrikeAfter) -> bool:
                 await stage.routers.send_all(b"is it closed?")
             kept = [upstream.stream for idle in engine.router._pool._idle.values() for upstream in idle]
             assert all(tracked.closed or tracked in kept for tracked in dialled)
+            assert all(transport.socket.fileno() == -1 or transport in kept for transport in taken_over)
+            assert len(engine.router._pump) == (len(kept) if sockets else 0)
             await check_next_requests(engine)
         return unharmed
 
@@ -247,17 +270,19 @@ async def check_next_requests(engine: PreviewEngine) -> None:
         assert (response.status, response.body) == (200, b"/next-%d" % number)
 
 
+@pytest.mark.parametrize("sockets", [False, True], ids=["memory", "sockets"])
 @pytest.mark.parametrize("blow", [cancel, leave, unexpose])
 @pytest.mark.parametrize(
     "scenario", [two_gets, upload, early_answer, expectation, stream, upgrade, stale_connection, refusals]
 )
-def test_blow_at_any_moment_leaves_nothing_behind(scenario: Scenario, blow: Blow) -> None:
+def test_blow_at_any_moment_leaves_nothing_behind(scenario: Scenario, blow: Blow, sockets: bool) -> None:
     for steps in range(1, STEPS_MAX):
         instrument = StrikeAfter(steps)
         unharmed = trio.run(
             play,
             scenario,
             blow,
+            sockets,
             instrument,
             clock=trio.testing.MockClock(autojump_threshold=0),
             instruments=[instrument],

@@ -18,7 +18,7 @@ from proxy.core.hostname import BuiltInHost, Host, HostKind, TokenHost
 from proxy.door import Preview, answer_to_cut
 from proxy.options import Options
 from proxy.testing import PreviewEngine, Response, mirror, respond, silence
-from proxy.testing import preview_engine as open_engine
+from tests.proxy.ways import OpenEngine
 
 TOKEN = "preview-token-of-the-owner"
 BEARER = ("Authorization", f"Bearer {TOKEN}")
@@ -235,7 +235,9 @@ async def test_requests_wait_for_one_wake_and_are_then_served(preview_engine: Pr
     assert sorted(map(str, bodies)) == ["0", "1", "2", "3", "4"]
 
 
-async def test_wake_that_takes_too_long_is_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_wake_that_takes_too_long_is_told(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_engine(options=Options(wake_timeout_s=20)) as engine:
         url = await engine.expose(respond(b"hello"))
         engine.container().hold_starts()
@@ -262,7 +264,9 @@ async def test_container_that_does_not_start_is_told_without_its_reason(
     assert any("host-17" in str(event.get("error")) for event in logged)
 
 
-async def test_too_many_visits_are_told_to_come_back(autojump_clock: trio.testing.MockClock) -> None:
+async def test_too_many_visits_are_told_to_come_back(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_engine(limits=SandboxLimits(visits_max=1)) as engine:
         url = await engine.expose(silence())
         async with engine.open("GET", url):
@@ -272,7 +276,7 @@ async def test_too_many_visits_are_told_to_come_back(autojump_clock: trio.testin
 
 
 async def test_log_that_cannot_be_read_is_told_to_the_operator_only(
-    autojump_clock: trio.testing.MockClock, logged: list[dict[str, object]]
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock, logged: list[dict[str, object]]
 ) -> None:
     class Damaged(MemoryStore):
         async def claim(self, sandbox: SandboxId) -> Tenure:

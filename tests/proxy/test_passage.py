@@ -20,7 +20,7 @@ from proxy.testing import (
     silence,
     websocket_echo,
 )
-from proxy.testing import preview_engine as open_engine
+from proxy.testing import preview_engine as make_engine
 
 
 def host_of(url: str) -> str:
@@ -336,7 +336,7 @@ def test_connection_on_which_a_request_is_not_all_sent_is_not_kept() -> None:
             ours.send_stream.send_all_hook = hold_last_chunk
             return ours
 
-        async with open_engine() as engine:
+        async with make_engine() as engine:
             url = await engine.expose(respond())
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(FakeRun, "dial", dial)

@@ -18,7 +18,7 @@ from proxy.testing import (
     silence,
     websocket_echo,
 )
-from proxy.testing import preview_engine as open_engine
+from tests.proxy.ways import OpenEngine
 
 
 def host_of(url: str) -> str:
@@ -60,7 +60,9 @@ async def test_unexpose_closes_websockets_with_going_away(preview_engine: Previe
         assert close_reason(closed.value) == (1001, "unexposed")
 
 
-async def test_end_of_the_run_closes_websockets_with_service_restart(autojump_clock: trio.testing.MockClock) -> None:
+async def test_end_of_the_run_closes_websockets_with_service_restart(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_engine() as engine:
         url = await engine.expose(websocket_echo())
         async with engine.websocket(url) as connection:
@@ -151,7 +153,7 @@ async def test_request_that_is_cut_in_the_moment_of_its_admission_does_not_reach
     assert len(service.sent) == 1
 
 
-async def test_cut_answer_of_unknown_length_is_seen_as_cut_by_an_old_client() -> None:
+async def test_cut_answer_of_unknown_length_is_seen_as_cut_by_an_old_client(open_engine: OpenEngine) -> None:
     """HTTP/1.0 knows no chunks: where the connection's end is the body's, a cut has to be a reset."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with open_engine() as engine, trio.open_nursery() as nursery:

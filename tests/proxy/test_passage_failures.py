@@ -27,7 +27,8 @@ from proxy.testing import (
     silence,
     slow_head,
 )
-from proxy.testing import preview_engine as open_engine
+from proxy.testing import preview_engine as make_engine
+from tests.proxy.ways import OpenEngine
 
 
 def host_of(url: str) -> str:
@@ -118,7 +119,7 @@ def test_service_that_takes_no_content_is_a_timeout(monkeypatch: pytest.MonkeyPa
         await trio.sleep_forever()
 
     async def main() -> None:
-        async with open_engine() as engine:
+        async with make_engine() as engine:
             url = await engine.expose(deaf)
             async with engine.open("POST", url, body=b"") as client:
                 assert (await client.read_response()).code == "UPSTREAM_TIMEOUT"
@@ -315,7 +316,9 @@ async def test_client_that_pipelines_without_end_is_held_up(
         while True:
             await client.send(b"x" * 1024)
             sent += 1024
-    assert PIPELINED_BYTES_MAX <= sent <= PIPELINED_BYTES_MAX + 2048
+    # What the kernel holds by itself comes on top.
+    held = 16 * 1024 if preview_engine.sockets else 2048
+    assert PIPELINED_BYTES_MAX <= sent <= PIPELINED_BYTES_MAX + held
 
 
 async def test_client_that_ended_its_sending_is_answered_if_it_does_not_take_long(
@@ -474,7 +477,9 @@ async def test_dial_that_is_refused_later_on_a_retry_is_told(
     assert (await preview_engine.get(url)).code == "NOT_LISTENING"
 
 
-async def test_head_of_the_service_has_limits_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
+async def test_head_of_the_service_has_limits_of_its_own(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_engine(options=Options(response_timeout_s=3)) as engine:
         url = await engine.expose(slow_head(10))
         assert b"within 3 s" in (await engine.get(url)).body

@@ -9,7 +9,8 @@ import trio
 import trio.testing
 import trio_websocket
 
-from actors import CustomDomainRequiredError, InvalidNameError
+from actors import CustomDomainRequiredError, InvalidNameError, MemoryStore, open_runtime
+from actors.testing.containers import socket_stream_pair
 from proxy.connection import Connection
 from proxy.options import Options
 from proxy.passage import Passage
@@ -25,7 +26,9 @@ from proxy.testing import (
     slow_head,
     websocket_echo,
 )
-from proxy.testing import preview_engine as open_engine
+from proxy.testing import preview_engine as make_engine
+from proxy.transport import SocketTransport
+from tests.proxy.ways import OpenEngine
 
 
 def host_of(url: str) -> str:
@@ -207,7 +210,9 @@ async def test_drain_serves_the_request_whose_head_has_begun(
         assert await client.receive() == b""
 
 
-async def test_drain_cuts_what_outlasts_it_and_says_how_many(autojump_clock: trio.testing.MockClock) -> None:
+async def test_drain_cuts_what_outlasts_it_and_says_how_many(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     _told, source = trio.open_memory_channel[str](0)
     async with open_engine(options=Options(drain_timeout_s=10)) as engine:
         waiting = engine.connect()
@@ -237,7 +242,9 @@ async def test_drain_cuts_what_outlasts_it_and_says_how_many(autojump_clock: tri
         engine.container("asleep").release_starts()
 
 
-async def test_cut_does_not_wait_for_a_client_that_reads_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cut_does_not_wait_for_a_client_that_reads_nothing(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_engine(options=Options(drain_timeout_s=0)) as engine:
         client = engine.connect(unbuffered=True)
         await client.send_request("GET", "/", host_of(await engine.expose(silence())))
@@ -258,7 +265,7 @@ async def test_connections_that_come_during_a_drain_are_closed(preview_engine: P
     assert preview_engine.container().starts == []
 
 
-async def test_closed_router_has_let_go_of_its_services() -> None:
+async def test_closed_router_has_let_go_of_its_services(open_engine: OpenEngine) -> None:
     ended: list[bytes] = []
 
     async def handle(stream: trio.abc.HalfCloseableStream) -> None:
@@ -283,7 +290,7 @@ async def test_closed_router_has_let_go_of_its_services() -> None:
 # One address and its share.
 
 
-async def test_address_beyond_its_share_is_closed_and_nobody_else_is_harmed() -> None:
+async def test_address_beyond_its_share_is_closed_and_nobody_else_is_harmed(open_engine: OpenEngine) -> None:
     async with open_engine(options=Options(connections_per_address_max=2)) as engine:
         url = await engine.expose(respond(b"hello"))
         inside = [engine.connect() for _ in range(2)]
@@ -302,7 +309,7 @@ async def test_address_beyond_its_share_is_closed_and_nobody_else_is_harmed() ->
         assert (await again.read_response()).body == b"hello"
 
 
-async def test_ipv6_subscriber_is_one_client_whatever_address_it_comes_from() -> None:
+async def test_ipv6_subscriber_is_one_client_whatever_address_it_comes_from(open_engine: OpenEngine) -> None:
     async with open_engine(options=Options(connections_per_address_max=1)) as engine:
         engine.connect(peer="2001:db8:1:2::1")
         await engine.settle()
@@ -313,7 +320,7 @@ async def test_ipv6_subscriber_is_one_client_whatever_address_it_comes_from() ->
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.9", "127.0.0.1", "::1", ""])
-async def test_trusted_proxies_and_this_machine_speak_for_many(peer: str) -> None:
+async def test_trusted_proxies_and_this_machine_speak_for_many(open_engine: OpenEngine, peer: str) -> None:
     options = Options(connections_per_address_max=1, trusted_proxies=(ip_network("10.0.0.0/8"),))
     async with open_engine(options=options) as engine:
         for _ in range(5):
@@ -323,18 +330,63 @@ async def test_trusted_proxies_and_this_machine_speak_for_many(peer: str) -> Non
 
 
 async def test_flood_from_one_address_is_logged_once_a_minute_with_its_count(
-    autojump_clock: trio.testing.MockClock, logged: list[dict[str, object]]
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock, logged: list[dict[str, object]]
 ) -> None:
     async with open_engine(options=Options(connections_per_address_max=1)) as engine:
         engine.connect()
         for _ in range(50):
             await engine.settle()
             await engine.connect().read_to_end()
-        await trio.sleep(30)
+        await trio.sleep(20)
         await engine.connect().read_to_end()
-        await trio.sleep(45)
+        await trio.sleep(55)
     warned = [event for event in logged if event["log_level"] == "warning"]
     assert [(event["connections"], event["addresses"]) for event in warned] == [
         (50, ("192.0.2.7",)),
         (1, ("192.0.2.7",)),
     ]
+
+
+async def test_client_that_comes_after_the_end_of_the_router_is_closed_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = socket_stream_pair()
+    async with open_runtime(MemoryStore()) as runtime:
+        async with open_router(runtime, ["example.com"]) as router:
+            pass
+        await router.handle(far)
+    assert await near.receive_some() == b""
+    assert router.connections == 0
+    await near.aclose()
+
+
+async def test_adopted_connection_is_told_of_its_end_once(autojump_clock: trio.testing.MockClock) -> None:
+    ended: list[str] = []
+    near, far = socket_stream_pair()
+    async with (
+        open_runtime(MemoryStore()) as runtime,
+        open_router(runtime, ["example.com"]) as router,
+    ):
+        assert router.adopt(SocketTransport.take_over(far), on_ended=lambda: ended.append("ended")) is not None
+        await near.send_all(b"GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n")
+        assert (await near.receive_some()).startswith(b"HTTP/1.1 421")
+        assert not ended
+        await near.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["ended"]
+    assert ended == ["ended"]
+
+
+async def test_handled_socket_that_is_cancelled_is_closed_with_all_that_is_under_way() -> None:
+    async with make_engine(sockets=True) as engine:
+        host = urlsplit(await engine.expose(silence())).netloc
+        near, far = socket_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.router.handle, far)
+            await near.send_all(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            await trio.testing.wait_all_tasks_blocked()
+            assert engine.runtime.statistics().visits == 1
+            nursery.cancel_scope.cancel()
+        engine.assert_at_rest()
+        assert await near.receive_some() == b""
+        await near.aclose()

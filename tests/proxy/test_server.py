@@ -250,15 +250,15 @@ async def test_trouble_in_accepting_passes(
     autojump_clock: trio.testing.MockClock,
     logged: list[dict[str, object]],
 ) -> None:
-    accept = trio.SocketListener.accept
+    accept = socket.socket.accept
     failures = [OSError(error, "on cue")] * 3
 
-    async def fail_first(self: trio.SocketListener) -> trio.SocketStream:
+    def fail_first(self: socket.socket) -> tuple[socket.socket, object]:
         if failures:
             raise failures.pop()
-        return await accept(self)
+        return accept(self)
 
-    monkeypatch.setattr(trio.SocketListener, "accept", fail_first)
+    monkeypatch.setattr(socket.socket, "accept", fail_first)
     async with running() as (runtime, _), Server(runtime, listen="127.0.0.1:0") as server:
         client = await dial(server)
         await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -269,12 +269,17 @@ async def test_trouble_in_accepting_passes(
 
 
 async def test_lost_listener_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(_self: trio.SocketListener) -> trio.SocketStream:
+    def fail(_self: socket.socket) -> tuple[socket.socket, object]:
         raise OSError(errno.EBADF, "on cue")
 
-    monkeypatch.setattr(trio.SocketListener, "accept", fail)
+    monkeypatch.setattr(socket.socket, "accept", fail)
     async with running() as (runtime, _):
+
+        async def knock() -> None:
+            async with Server(runtime, listen="127.0.0.1:0") as server:
+                with socket.create_connection(("127.0.0.1", server.port)):
+                    await trio.sleep_forever()
+
         with trio.fail_after(5), pytest.raises(ExceptionGroup) as failed:
-            async with Server(runtime, listen="127.0.0.1:0"):
-                await trio.sleep_forever()
+            await knock()
     assert failed.value.split(OSError)[1] is None

@@ -166,14 +166,14 @@ async def test_quiet_means_neither_data_nor_an_end(pair: tuple[SocketTransport, 
     assert await transport.receive_some() == b"nasked for"
     assert transport.is_quiet()
     theirs.close()
-    await trio.lowlevel.wait_readable(transport._socket)
+    await trio.lowlevel.wait_readable(transport.socket)
     assert not transport.is_quiet()
 
 
 async def test_connection_that_was_reset_is_not_quiet(pair: tuple[SocketTransport, socket.socket]) -> None:
     transport, theirs = pair
     SocketTransport(theirs).abort()
-    await trio.lowlevel.wait_readable(transport._socket)
+    await trio.lowlevel.wait_readable(transport.socket)
 
     assert not transport.is_quiet()
 

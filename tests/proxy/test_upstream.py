@@ -1,5 +1,7 @@
 """Connections to services: whose they are, for how long they are kept, and that none is lost."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import trio.testing
 
 from actors import ContainerContext, NotListeningError, Port, SandboxId, Visit
 from actors.sandbox.admission import Grant
-from actors.testing.containers import fake_containers
+from actors.testing.containers import fake_containers, socket_stream_pair
 from actors.visits import VisitBook
+from proxy.pump import Pump
 from proxy.transport import SocketTransport
 from proxy.upstream import IDLE_MAX, IDLE_PER_PORT_MAX, Pool, Upstream, connect
 
@@ -177,10 +180,10 @@ async def test_connection_that_its_service_has_closed_is_not_taken() -> None:
         transport = SocketTransport.take_over(dialled)
         await pool.put(Upstream(("run-a", PORT), transport))
         await accepted.aclose()
-        await trio.lowlevel.wait_readable(transport._socket)
+        await trio.lowlevel.wait_readable(transport.socket)
 
         assert await pool.take("run-a", PORT) is None
-        assert transport._socket.fileno() == -1
+        assert transport.socket.fileno() == -1
 
 
 async def test_connect_dials_through_the_run_of_the_visit() -> None:
@@ -229,3 +232,92 @@ async def test_connect_tells_that_nothing_listens(nursery: trio.Nursery, tmp_pat
     with pytest.raises(NotListeningError):
         await connect(visit(run), 5)
     nursery.cancel_scope.cancel()
+
+
+# Watched by a pump.
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[tuple[Pool, Pump, Upstream, trio.SocketStream]]:
+    """A pool with a pump, a connection that is kept in it, and the far end of that."""
+    pump = Pump()
+    pool = Pool(4, pump)
+    near, far = socket_stream_pair()
+    kept = Upstream(("run-a", PORT), SocketTransport.take_over(near))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        await pool.put(kept)
+        yield pool, pump, kept, far
+        await pool.aclose()
+        nursery.cancel_scope.cancel()
+    assert not len(pump)
+    kept.close()
+    await trio.aclose_forcefully(far)
+    pump.close()
+
+
+async def test_kept_socket_is_closed_when_its_service_ends() -> None:
+    async with watched() as (pool, pump, kept, far):
+        await trio.aclose_forcefully(far)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(pool), len(pump), kept.socket.fileno()) == (0, 0, -1)
+
+
+async def test_kept_socket_on_which_something_comes_unasked_is_closed() -> None:
+    async with watched() as (pool, pump, kept, far):
+        await far.send_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(pool), len(pump), kept.socket.fileno()) == (0, 0, -1)
+
+
+async def test_socket_taken_by_a_task_is_left_alone_by_the_pump() -> None:
+    async with watched() as (pool, pump, kept, far):
+        taken = await pool.take("run-a", PORT)
+        assert taken is kept
+        assert len(pump) == 0
+        await far.send_all(b"for the task")
+        assert await kept.stream.receive_some() == b"for the task"
+        await pool.put(kept)
+        assert (len(pump), len(pool)) == (1, 1)
+
+
+async def test_socket_taken_at_once_stays_with_the_pump_which_tells_its_user() -> None:
+    class Reader:
+        received = b""
+
+        def on_response(self, mask: int) -> None:
+            assert mask
+            self.received += kept.socket.recv(100)
+
+        def on_bug(self) -> None:
+            raise AssertionError("unreachable")
+
+    async with watched() as (pool, pump, kept, far):
+        assert pool.take_nowait("run-b", PORT) is None
+        assert pool.take_nowait("run-a", PORT) is kept
+        assert pool.take_nowait("run-a", PORT) is None
+        kept.user = reader = Reader()
+        await far.send_all(b"for the user")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (reader.received, len(pump)) == (b"for the user", 1)
+        pool.put_nowait(kept)
+        assert (len(pump), len(pool)) == (1, 1)
+        # A response that nobody waits for.
+        await far.send_all(b"more")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (reader.received, len(pool)) == (b"for the user", 0)
+
+
+async def test_socket_that_is_one_too_many_is_closed_and_waited_for_no_more() -> None:
+    async with watched() as (pool, pump, kept, _far):
+        assert pool.take_nowait("run-a", PORT) is kept
+        await pool.aclose()
+        pool.put_nowait(kept)
+        assert (len(pool), len(pump), kept.socket.fileno()) == (0, 0, -1)
+
+
+async def test_dead_socket_is_not_taken_at_once_even_if_the_pump_has_not_told_of_it_yet() -> None:
+    async with watched() as (pool, pump, kept, far):
+        far.socket.close()
+        assert pool.take_nowait("run-a", PORT) is None
+        assert (len(pool), len(pump), kept.socket.fileno()) == (0, 0, -1)

@@ -140,7 +140,7 @@ def test_what_is_called_plain_is(several: list[bytes]) -> None:
             continue
         if found.plain:
             assert request_framing(found) == NO_BODY
-            assert keeps_alive(found.http_version, found.fields)
+            assert keeps_alive(found.http_version, found.fields) is not found.closes
             assert requested_upgrade(found) is None
             assert not expects_continue(found)
 
