@@ -323,7 +323,7 @@ class Forwarding:
     def write_plain_request(self, head: RequestHead, *, opened_by: Credential | None = None) -> bytes:
         """Write a head that is `RequestHead.plain` as the service shall see it.
 
-        The same bytes as `forward_request` and `Exchange.start` together give, in a third of the time.
+        The same bytes as `forward_request` and `Exchange.start` together give, in two thirds of the time.
 
         Raises:
             ValueError: If anything given could end a line or the head before its time.
