@@ -1,10 +1,10 @@
 """Processes that end with the block they were started for."""
 
 import os
+import select
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bench.peers.children import ChildError, child, libraries, read_line, tail, write_line
@@ -35,10 +35,13 @@ def test_child_and_what_it_started_are_gone_after_the_block(tmp_path: Path, monk
     monkeypatch.setattr("bench.peers.children.ENDING_S", 0.1)
     log = tmp_path / "log"
     with child([sys.executable, "-c", STUBBORN], core=CORE, log=log) as process:
-        grandchild = psutil.Process(int(read_line(process, WAIT_S, log)))
+        grandchild = os.pidfd_open(int(read_line(process, WAIT_S, log)))
     assert process.returncode is not None
-    # An orphan may wait a moment for whoever reaps orphans here.
-    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+    try:
+        # SIGKILL is on its way; it becomes readable when the process has ended (pidfd_open(2)).
+        assert select.select([grandchild], [], [], WAIT_S)[0]
+    finally:
+        os.close(grandchild)
 
 
 def test_child_that_ends_instead_of_speaking_is_an_error_with_its_last_words(tmp_path: Path) -> None:
