@@ -24,7 +24,7 @@ from proxy.core.exchange import (
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import BadRequestError, BadResponseError, RequestHead
 from proxy.core.pages import Answer, Code, refusal
-from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, Signal
+from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, ServerEvent, Signal
 from proxy.core.websocket import GOING_AWAY, is_websocket_upgrade
 from proxy.options import Options
 from proxy.relay import Relay
@@ -330,6 +330,10 @@ class Passage:
                 # A client that asked to be told to continue, and was not, has lost patience: nothing to wait for.
                 exchange.stop_awaiting_continue()
                 data = exchange.request_content(event.data)
+                if exchange.content_complete:
+                    # Before the last of it is sent: once it is, the answer may be over before this task goes on, and
+                    # the connection must be ready for the next request then.
+                    data += exchange.request_end(_ended(http.next_event()).trailers)
             elif isinstance(event, RequestEnded):
                 data = exchange.request_end(event.trailers)
             elif event is Signal.NEED_DATA:
@@ -431,6 +435,11 @@ class Passage:
             await self._pool.put(upstream)
         else:
             await upstream.aclose()
+
+
+def _ended(event: ServerEvent) -> RequestEnded:
+    assert isinstance(event, RequestEnded), "the length is used up"
+    return event
 
 
 async def read_ahead(client: trio.abc.Stream, http: ServerConnection) -> bool:

@@ -205,6 +205,11 @@ class Exchange:
         return bool(self._pending) and not self._broken
 
     @property
+    def content_complete(self) -> bool:
+        """Whether as much content has been written as the length of the request says: only its end is due."""
+        return self._framing.kind is FramingKind.LENGTH and not self._remaining and not self.request_ended
+
+    @property
     def reusable(self) -> bool:
         """Whether the connection may carry another request after this one."""
         return self._keep_alive and self.response_ended and self.request_ended and not self._broken

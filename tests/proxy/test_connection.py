@@ -560,3 +560,17 @@ async def test_request_for_a_host_that_makes_no_sense_is_the_last_of_its_connect
     assert (answer.status, answer.code) == (400, "BAD_HOST")
     await assert_ended(client)
     assert not preview_engine.container().dials
+
+
+async def test_requests_behind_an_upload_are_answered_however_soon_its_answer_comes(
+    preview_engine: PreviewEngine,
+) -> None:
+    host = host_of(await preview_engine.expose(respond(b"ok")))
+    upload = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\nabc".encode()
+    get = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    client = preview_engine.connect()
+    # Which of the two tasks of an upload goes on first is left to chance.
+    for _ in range(30):
+        await client.send(upload + get)
+        for method in ("POST", "GET"):
+            assert (await client.read_response(method)).body == b"ok"

@@ -400,3 +400,17 @@ def test_read_full_of_tiny_chunks_is_told_a_part_at_a_time_and_whole() -> None:
     assert b"".join(event.data for event in events if isinstance(event, ResponseContent)) == b"x" * 1000
     assert exchange.response_ended
     assert exchange.reusable
+
+
+def test_content_is_complete_when_its_length_is_used_up_and_until_its_end_is_written() -> None:
+    exchange = started(b"POST", FIVE)
+    exchange.request_content(b"hell")
+    assert not exchange.content_complete
+    exchange.request_content(b"o")
+    assert exchange.content_complete
+    exchange.request_end()
+    assert not exchange.content_complete
+    assert not started().content_complete
+    chunked = started(b"POST", CHUNKED)
+    chunked.request_content(b"hello")
+    assert not chunked.content_complete
