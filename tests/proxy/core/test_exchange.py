@@ -404,13 +404,16 @@ def test_read_full_of_tiny_chunks_is_told_a_part_at_a_time_and_whole() -> None:
 
 def test_content_is_complete_when_its_length_is_used_up_and_until_its_end_is_written() -> None:
     exchange = started(b"POST", FIVE)
-    exchange.request_content(b"hell")
-    assert not exchange.content_complete
-    exchange.request_content(b"o")
-    assert exchange.content_complete
+    seen = [exchange.content_complete]
+    for piece in (b"hell", b"o"):
+        exchange.request_content(piece)
+        seen.append(exchange.content_complete)
     exchange.request_end()
-    assert not exchange.content_complete
-    assert not started().content_complete
+    assert [*seen, exchange.content_complete] == [False, False, True, False]
+
+
+def test_content_is_never_complete_before_its_end_without_a_length() -> None:
     chunked = started(b"POST", CHUNKED)
     chunked.request_content(b"hello")
     assert not chunked.content_complete
+    assert not started().content_complete
