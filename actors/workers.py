@@ -146,12 +146,11 @@ class Workers:
 
     async def _wake_together(self) -> None:
         """Wake threads for all that has been asked for in one round of the scheduler."""
-        while True:
+        while not self._closed or self._pending:
+            # Before it waits, not after: calls may have come before this task did for the first time.
+            self._wake(len(self._jobs))
             self._gatherer = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._stop_gathering)
-            if self._closed and not self._pending:
-                return
-            self._wake(len(self._jobs))
 
     def _stop_gathering(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._gatherer = None

@@ -106,6 +106,16 @@ async def test_threads_and_descriptor_go_when_the_block_ends() -> None:
         await workers.run(os.getpid)
 
 
+async def test_calls_made_before_any_task_of_the_pool_has_run_are_all_made() -> None:
+    # In whatever order the scheduler begins the pool's own tasks and these.
+    for _ in range(100):
+        with trio.fail_after(10), Workers() as workers:
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(workers.run, os.getpid)
+    await wait_workers_ended()
+
+
 async def test_descriptor_goes_when_there_was_nothing_to_do() -> None:
     before = set(os.listdir("/proc/self/fd"))
     with Workers():
