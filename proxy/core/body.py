@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from proxy.core.headers import passes_untouched
+from proxy.core.fates import passes_untouched
 from proxy.core.http1 import (
     DEFAULT_LIMITS,
     TOKEN,

@@ -13,12 +13,12 @@ A `Forwarding` holds what stays the same from request to request: one per client
 
 import re
 from collections.abc import Sequence
-from enum import Enum, auto
-from functools import lru_cache
+from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from actors import HostHeader, PorticoError
+from proxy.core.fates import CONNECTION_FIELDS, Fate, request_fate, response_fate
 from proxy.core.forwarded import agreeing_trails
 from proxy.core.hostname import DEFAULT_PORTS, Host, PreviewHost, TokenHost
 from proxy.core.http1 import Field, RequestHead, connection_options, values, write_request_head
@@ -52,44 +52,6 @@ class Bearer(NamedTuple):
         return f"Bearer(****, {self.credential})"
 
 
-class _Fate(Enum):
-    """What becomes of a field, by its name."""
-
-    PASS = auto()
-    DROP = auto()
-    ASSERTED = auto()
-    """Passes, or goes into ours, if a trusted proxy says it."""
-    OWN_HOST_ONLY = auto()
-    """Passes where the preview has a hostname of its own."""
-    ORIGIN = auto()
-    TE = auto()
-    COOKIE = auto()
-    AUTHORIZATION = auto()
-    PREVIEW_TOKEN = auto()
-    LOCATION = auto()
-    SET_COOKIE = auto()
-
-
-# RFC 9110 section 7.6.1, RFC 9112 section 6 and Appendix C.2.2, RFC 7540 section 3.2.1.
-_CONNECTION_FIELDS: Final = frozenset(
-    b"connection keep-alive proxy-connection transfer-encoding content-length upgrade te http2-settings".split()
-)
-
-# Set by us, or by no one. What frameworks are known to believe about where a request came from.
-_OURS: Final = frozenset(
-    # `Proxy` becomes HTTP_PROXY in the environment of a CGI program (CVE-2016-5385, "httpoxy").
-    b"host proxy x-original-url x-rewrite-url x-original-uri x-original-host x-host x-http-host-override "
-    # With X-Accel-Mapping, how a front proxy says which orders it takes: Rack answers with the path of a file instead
-    # of the file (CVE-2025-61780). We take none, see `_RESPONSE_DROPPED`.
-    b"x-sendfile-type".split()
-)
-_OUR_PREFIXES: Final = (b"x-sandbox-", b"portico-", b"x-portico-", b"proxy-", b"x-accel-")
-_ASSERTED: Final = frozenset(
-    b"forwarded forwarded-for x-forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip "
-    b"cf-connecting-ip cf-connecting-ipv6 fastly-client-ip remote-user x-remote-user x-authenticated-user".split()
-)
-_ASSERTED_PREFIXES: Final = (b"x-forwarded-", b"x-envoy-", b"x-auth-request-")
-
 # What `Connection` nearly always names: nothing that would have to be looked for.
 _USUAL_OPTIONS: Final = frozenset((b"", b"close", b"keep-alive", b"upgrade", b"te"))
 
@@ -100,35 +62,6 @@ _NOT_REMOVABLE: Final = frozenset(
     b"set-cookie www-authenticate location date cache-control vary".split()
 )
 _NOT_REMOVABLE_PREFIXES: Final = (b"sec-", b"access-control-", b"content-security-", b"x-oc-", b"x-csrf-", b"x-xsrf-")
-
-_REQUEST_FATES: Final = {
-    b"origin": _Fate.ORIGIN,
-    b"te": _Fate.TE,
-    b"cookie": _Fate.COOKIE,
-    b"authorization": _Fate.AUTHORIZATION,
-    b"x-oc-preview-token": _Fate.PREVIEW_TOKEN,
-}
-
-_RESPONSE_DROPPED: Final = frozenset(
-    # Orders to a front proxy: "send this file, or the answer of this address, instead".
-    b"x-sendfile x-lighttpd-send-file x-lighttpd-send-tempfile x-reproxy-url x-litespeed-location "
-    # RFC 7838: would lead clients to another authority, past us and our revocations.
-    b"alt-svc "
-    b"proxy-authenticate proxy-authentication-info".split()
-)
-_RESPONSE_FATES: Final = {
-    b"location": _Fate.LOCATION,
-    b"set-cookie": _Fate.SET_COOKIE,
-    # nginx's hint not to buffer an event stream; all its other X-Accel fields are orders.
-    b"x-accel-buffering": _Fate.PASS,
-    # To HEAD and with 304 it tells what GET would bring; and a 101 says what it switches to.
-    b"content-length": _Fate.PASS,
-    b"upgrade": _Fate.PASS,
-    b"strict-transport-security": _Fate.OWN_HOST_ONLY,
-    b"clear-site-data": _Fate.OWN_HOST_ONLY,
-    b"service-worker-allowed": _Fate.OWN_HOST_ONLY,
-}
-_RESPONSE_PREFIXES_DROPPED: Final = (b"x-accel-", b"portico-", b"x-portico-")
 
 GATE_COOKIE_PREFIX: Final = b"__Host-portico-"
 """How the names of the sign-in gate's cookies begin. ``__Host-`` makes browsers hold them to one host."""
@@ -144,39 +77,6 @@ _PLAIN_NAME: Final = re.compile(rb"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _LOOPBACK: Final = (b"localhost", b"127.0.0.1")
 
 
-# Names are few and no secrets; the bound is for clients that make them up. 0.06 us a field instead of 0.4.
-@lru_cache(maxsize=1024)
-def _request_fate(name: bytes) -> _Fate:
-    special = _REQUEST_FATES.get(name)
-    if special is not None:
-        return special
-    # CGI, WSGI and their kin read `_` for `-`: x_forwarded_for would pass for the field that we set.
-    folded = name.replace(b"_", b"-")
-    if folded in _CONNECTION_FIELDS or folded in _OURS or folded.startswith(_OUR_PREFIXES):
-        return _Fate.DROP
-    if folded in _ASSERTED or folded.startswith(_ASSERTED_PREFIXES):
-        return _Fate.ASSERTED if folded == name else _Fate.DROP
-    return _Fate.DROP if folded in _REQUEST_FATES else _Fate.PASS
-
-
-@lru_cache(maxsize=1024)
-def _response_fate(name: bytes) -> _Fate:
-    special = _RESPONSE_FATES.get(name)
-    if special is not None:
-        return special
-    if name in _CONNECTION_FIELDS or name in _RESPONSE_DROPPED or name.startswith(_RESPONSE_PREFIXES_DROPPED):
-        return _Fate.DROP
-    return _Fate.PASS
-
-
-def passes_untouched(name: bytes) -> bool:
-    """Say whether a field of that lower-case name is of no concern to us, in requests and in responses.
-
-    All others are judged where heads are, so they must not come in, or leave, by another way: as trailers.
-    """
-    return _request_fate(name) is _Fate.PASS and _response_fate(name) is _Fate.PASS
-
-
 def _without_named(fields: Sequence[Field]) -> Sequence[Field]:
     """Drop what ``Connection`` names, unless it is not for the sender to remove."""
     options = connection_options(fields)
@@ -185,11 +85,11 @@ def _without_named(fields: Sequence[Field]) -> Sequence[Field]:
     named = {
         name
         for name in options
-        if name not in _CONNECTION_FIELDS
+        if name not in CONNECTION_FIELDS
         and name not in _NOT_REMOVABLE
         and not name.startswith(_NOT_REMOVABLE_PREFIXES)
         # Those are judged by who says them; `Connection` has no part in it.
-        and _request_fate(name) is _Fate.PASS
+        and request_fate(name) is Fate.PASS
     }
     return [field for field in fields if field[0] not in named] if named else fields
 
@@ -296,10 +196,10 @@ class Forwarding:
         address_trail: list[bytes] = []
         forwarded_trail: list[bytes] = []
         for field in fields:
-            fate = _request_fate(field[0])
-            if fate is _Fate.PASS:
+            fate = request_fate(field[0])
+            if fate is Fate.PASS:
                 out.append(field)
-            elif fate is _Fate.ASSERTED:
+            elif fate is Fate.ASSERTED:
                 if not trusted:
                     continue
                 if field[0] == b"x-forwarded-for":
@@ -333,10 +233,10 @@ class Forwarding:
             return write_request_head(head.method, head.target, fields)
         lines = [head.method + b" " + head.target + b" HTTP/1.1", self._host_line]
         for field in head.fields:
-            fate = _request_fate(field[0])
-            if fate is _Fate.PASS:
+            fate = request_fate(field[0])
+            if fate is Fate.PASS:
                 lines.append(field[1] + b": " + field[2])
-            elif fate is not _Fate.DROP and (kept := self._kept(field, fate, opened_by)) is not None:
+            elif fate is not Fate.DROP and (kept := self._kept(field, fate, opened_by)) is not None:
                 lines.append(_line(kept))
         path = b"/" if head.target == b"*" else head.target
         lines += (self._plain_tail + path, b"", b"")
@@ -347,19 +247,19 @@ class Forwarding:
             raise ValueError("a field or start line holds a line end or NUL")
         return block
 
-    def _kept(self, field: Field, fate: _Fate, opened_by: Credential | None) -> Field | None:
+    def _kept(self, field: Field, fate: Fate, opened_by: Credential | None) -> Field | None:
         """Return a request's field as it is passed on if its fate is to be judged by its value, None if it is not."""
-        if fate is _Fate.ORIGIN:
+        if fate is Fate.ORIGIN:
             rewrite = self._rewrites_origin and field[2].lower() == self._public_origin
             return (field[0], field[1], self._masked_origin) if rewrite else field
-        if fate is _Fate.COOKIE:
+        if fate is Fate.COOKIE:
             kept = without_gate_cookies(field[2])
             return (field[0], field[1], kept) if kept else None
-        if fate is _Fate.AUTHORIZATION:
+        if fate is Fate.AUTHORIZATION:
             return field if opened_by is not Credential.AUTHORIZATION else None
-        if fate is _Fate.PREVIEW_TOKEN:
+        if fate is Fate.PREVIEW_TOKEN:
             return field if opened_by is not Credential.PREVIEW_TOKEN else None
-        if fate is _Fate.TE and _accepts_trailers(field[2]):
+        if fate is Fate.TE and _accepts_trailers(field[2]):
             # Trailers we do relay; other codings would be a matter of our own connection to the service.
             return (b"te", field[1], b"trailers")
         return None
@@ -369,17 +269,17 @@ class Forwarding:
         fields = _without_named(fields)
         out: list[Field] = []
         for field in fields:
-            fate = _response_fate(field[0])
-            if fate is _Fate.PASS:
+            fate = response_fate(field[0])
+            if fate is Fate.PASS:
                 out.append(field)
-            elif fate is _Fate.LOCATION:
+            elif fate is Fate.LOCATION:
                 out.append((field[0], field[1], self._public_location(field[2])))
-            elif fate is _Fate.SET_COOKIE:
+            elif fate is Fate.SET_COOKIE:
                 # The gate's cookie is ours to set; a preview that could set it could sign its visitors out, or in.
                 if not is_gate_cookie(field[2]):
                     cookie = narrowed_cookie(field[2], host=self._public_host, domain=self._domain)
                     out.append((field[0], field[1], cookie))
-            elif fate is _Fate.OWN_HOST_ONLY and not self._on_base_domain:
+            elif fate is Fate.OWN_HOST_ONLY and not self._on_base_domain:
                 # On a preview's own hostname these bind nobody else. On the base domain, which answers for a
                 # preview when `Portico-Preview` asks for it, they would bind every preview there is.
                 out.append(field)

@@ -16,7 +16,6 @@ from proxy.core.headers import (
     is_gate_cookie,
     is_preflight,
     narrowed_cookie,
-    passes_untouched,
     public_scheme,
     without_gate_cookies,
 )
@@ -554,18 +553,6 @@ ASKED = ("Access-Control-Request-Method", "PUT")
 )
 def test_preflight_is_known_by_method_and_field(method: bytes, pairs: list[tuple[str, str]], expected: bool) -> None:
     assert is_preflight(RequestHead(method, b"/", b"1.1", fields(*pairs))) is expected
-
-
-@pytest.mark.parametrize(
-    "name", [b"x-forwarded-for", b"x_real_ip", b"cookie", b"set-cookie", b"x-accel-redirect", b"te"]
-)
-def test_names_of_concern_to_us_do_not_pass_untouched(name: bytes) -> None:
-    assert not passes_untouched(name)
-
-
-@pytest.mark.parametrize("name", [b"etag", b"grpc-status", b"x-checksum", b"x_anything"])
-def test_all_other_names_pass_untouched(name: bytes) -> None:
-    assert passes_untouched(name)
 
 
 # Plain requests, written in one step.
