@@ -46,6 +46,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"server", "asgi"}),
         frozenset({"testing", "host", "history"}),
         frozenset({"doctor", "loadtest"}),
+        frozenset({"api"}),
         frozenset({"demo"}),
         frozenset({"cli"}),
     ),

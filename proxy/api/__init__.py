@@ -1,0 +1,4 @@
+"""The management API: what owners drive over HTTP, on the base domain of a stand-alone server.
+
+schemas            what goes in and out, native; the source of the OpenAPI document
+"""
