@@ -65,9 +65,13 @@ from actors.memorystore import MemoryStore as MemoryStore
 from actors.runtime import Runtime as Runtime
 from actors.runtime import RuntimeStatistics as RuntimeStatistics
 from actors.runtime import open_runtime as open_runtime
+from actors.sandbox.admission import Admission as Admission
 from actors.sandbox.admission import CutBecause as CutBecause
+from actors.sandbox.admission import Grant as Grant
+from actors.sandbox.admission import NeedsWake as NeedsWake
 from actors.sandbox.admission import RefusedBecause as RefusedBecause
 from actors.sandbox.admission import VisitRequest as VisitRequest
+from actors.sandbox.admission import admit as admit
 from actors.sandbox.decide import Rules as Rules
 from actors.sandbox.events import AsleepPolicy as AsleepPolicy
 from actors.sandbox.events import ContainerSpec as ContainerSpec
@@ -77,6 +81,7 @@ from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
 from actors.sandbox.state import SandboxState as SandboxState
+from actors.sandbox.state import Status as Status
 from actors.sandbox.urls import BUILT_IN_PREFIX as BUILT_IN_PREFIX
 from actors.sandbox.urls import Domain as Domain
 from actors.sandbox.urls import PublicAddress as PublicAddress

@@ -138,7 +138,7 @@ class Door:
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
         except PorticoError as error:
-            return _answer_to(error, host.sandbox)
+            return answer_to_error(error, host.sandbox)
         if judged is None:
             return MustWait(host.sandbox, request, credential)
         return _verdict(judged, host.sandbox, credential)
@@ -153,7 +153,7 @@ class Door:
             with trio.move_on_after(self._wake_timeout_s):
                 judged = await self._runtime.admit(waiting.sandbox, waiting.request)
         except PorticoError as error:
-            return _answer_to(error, waiting.sandbox)
+            return answer_to_error(error, waiting.sandbox)
         if judged is None:
             return refusal(Code.WAKING)
         return _verdict(judged, waiting.sandbox, waiting.credential)
@@ -181,8 +181,8 @@ def _verdict(judged: Visit | RefusedBecause, sandbox: SandboxId, credential: Cre
     return Admitted(judged, credential if judged.grant.auth_generation is not None else None)
 
 
-def _answer_to(error: PorticoError, sandbox: SandboxId) -> Answer:
-    """Return what the client is told; only an operator is told more."""
+def answer_to_error(error: PorticoError, sandbox: SandboxId) -> Answer:
+    """Return what the client is told whose visit could not be judged; only an operator is told more."""
     if isinstance(error, RetryableError):
         return refusal(Code(error.code), sandbox=sandbox)
     if isinstance(error, ContainerError):

@@ -44,7 +44,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"router", "embedding"}),
         frozenset({"bridge", "websockets"}),
         frozenset({"server", "asgi"}),
-        frozenset({"testing", "host", "history"}),
+        frozenset({"testing", "host", "history", "explain"}),
         frozenset({"doctor", "loadtest"}),
         frozenset({"api"}),
         frozenset({"demo"}),

@@ -1,0 +1,208 @@
+"""Why a preview URL gets the answer it gets: the decision chain, told to whoever may see the sandbox.
+
+A stranger is told as little as possible: a wrong token and a port that was taken back are the same 404. An owner who
+asks why must be told more, and the same as what the router does. So nothing is decided here: the host is read by the
+router's own `Matcher`, the visit is judged by the actor's own `admit`, the answer is taken from the one table of
+answers. What is added is the account: which step of *host, sandbox, credential, gate, run, wake* decided, and what in
+the state made it do so.
+
+No text here holds a token. It says who holds the right one, though, so an `Explanation` is for owners only.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from actors import Admission, Grant, NeedsWake, RefusedBecause, SandboxId, SandboxState, Status, VisitRequest, admit
+from proxy.core.diagnosis import Target
+from proxy.core.hostname import BaseHost, BuiltInHost, NotOurs, PreviewHost
+from proxy.core.pages import Answer, Code, refusal
+
+ADMITTED: Final = "ADMITTED"
+"""The code of a visit that enters: what it is answered is the service's affair, so there is no status."""
+
+WAKES: Final = "WAKES"
+"""The code of a visit that wakes its sandbox and is then served; if that takes too long, it gets 503 ``WAKING``."""
+
+NOT_A_PREVIEW: Final = "NOT_A_PREVIEW"
+"""The code of a base domain: the management API answers there."""
+
+
+class Question(StrEnum):
+    """The steps, in order of judgement."""
+
+    HOST = "host"
+    SANDBOX = "sandbox"
+    CREDENTIAL = "credential"
+    GATE = "gate"
+    RUN = "run"
+    WAKE = "wake"
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedStep:
+    """One step that was taken; the last of an explanation is the one that decided."""
+
+    question: Question
+    answer: str
+    """A word or two."""
+    because: str
+    """The fact behind it, in plain words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a GET of a URL meets, and why."""
+
+    url: str
+    """As it may be shown: without token and query."""
+    sandbox: SandboxId | None
+    """The one that the host names, whether it exists or not."""
+    steps: tuple[ExplainedStep, ...]
+    status: int | None
+    """Of the router's own answer; None if the answer is not the router's."""
+    code: str
+    """Of that answer; else `ADMITTED`, `WAKES` or `NOT_A_PREVIEW`."""
+    outcome: str
+    """The answer in words."""
+
+
+_DECIDES: Final[Mapping[RefusedBecause, Question]] = MappingProxyType(
+    {
+        RefusedBecause.SANDBOX_NOT_FOUND: Question.SANDBOX,
+        RefusedBecause.INVALID_TOKEN: Question.CREDENTIAL,
+        RefusedBecause.AUTH_REQUIRED: Question.GATE,
+        RefusedBecause.AUTH_INVALID: Question.GATE,
+        RefusedBecause.SANDBOX_STOPPED: Question.RUN,
+        RefusedBecause.STALE_PREVIEW_URL: Question.WAKE,
+    }
+)
+"""Where the chain ends for each refusal; of an unknown sandbox, it ends there whatever the refusal is called."""
+
+
+def explain_elsewhere(target: Target, place: BaseHost | NotOurs) -> Explanation:
+    """Explain a host that names no preview."""
+    if isinstance(place, BaseHost):
+        step = ExplainedStep(Question.HOST, "base domain", f"{place.domain} itself is the management API's place")
+        return Explanation(
+            target.at(target.path), None, (step,), None, NOT_A_PREVIEW, "the management API answers, not a preview"
+        )
+    answer = refusal(Code.MISDIRECTED_REQUEST)
+    step = ExplainedStep(
+        Question.HOST, "not ours", "it has neither form of a preview's hostname under a base domain of this server"
+    )
+    return _refused(target, None, (step,), answer)
+
+
+def explain_failure(target: Target, preview: PreviewHost, answer: Answer) -> Explanation:
+    """Explain a visit that could not be judged: `answer` is what the router makes of the error."""
+    step = ExplainedStep(Question.SANDBOX, "cannot be judged", f"its state is not to be had: {answer.error}")
+    return _refused(target, preview.sandbox, (_host_step(preview), step), answer)
+
+
+def explain_visit(
+    target: Target, preview: PreviewHost, request: VisitRequest, state: SandboxState | None, now: float
+) -> Explanation:
+    """Explain a visit to a preview.
+
+    Args:
+        target: The URL.
+        preview: What the router's `Matcher` reads its host as.
+        request: The visit as the router puts it to the actor.
+        state: Of the sandbox, at the time that is asked about; None: there was none.
+        now: That time, in seconds since 1970.
+    """
+    judged = admit(state, request, now)
+    steps = (_host_step(preview), *_steps(preview, request, state, judged, now))
+    if isinstance(judged, Grant):
+        text = f"the visit enters; the service on port {preview.port:d} answers"
+        return Explanation(target.at(target.path), preview.sandbox, steps, None, ADMITTED, text)
+    if isinstance(judged, NeedsWake):
+        text = "the sandbox is woken, and the service answers; 503 WAKING if that takes too long"
+        return Explanation(target.at(target.path), preview.sandbox, steps, None, WAKES, text)
+    return _refused(target, preview.sandbox, steps, refusal(Code(judged.value), sandbox=preview.sandbox))
+
+
+def _refused(
+    target: Target, sandbox: SandboxId | None, steps: tuple[ExplainedStep, ...], answer: Answer
+) -> Explanation:
+    return Explanation(target.at(target.path), sandbox, steps, answer.status, answer.code.value, answer.error)
+
+
+def _host_step(preview: PreviewHost) -> ExplainedStep:
+    form = "the built-in form" if isinstance(preview, BuiltInHost) else "the form with a token"
+    because = f"its first label has {form}, under the base domain {preview.domain}"
+    return ExplainedStep(Question.HOST, f"port {preview.port:d} of {preview.sandbox}", because)
+
+
+def _steps(
+    preview: PreviewHost, request: VisitRequest, state: SandboxState | None, judged: Admission, now: float
+) -> Iterator[ExplainedStep]:
+    """Yield the steps after the host, up to the one that decided."""
+    if state is None or state.status is Status.DESTROYED:
+        because = "none of that name is known" if state is None else "it was destroyed"
+        yield ExplainedStep(Question.SANDBOX, "unknown", because)
+        return
+    yield ExplainedStep(Question.SANDBOX, "known", f"it is {state.status.value}, of kind {state.container.kind}")
+    last = _DECIDES[judged] if isinstance(judged, RefusedBecause) else None
+    yield _credential_step(preview, request, state, refused=last is Question.CREDENTIAL)
+    if last is Question.CREDENTIAL:
+        return
+    yield _gate_step(request, state, judged, now)
+    if last is Question.GATE:
+        return
+    yield _run_step(state)
+    if state.run_id is None and last is not Question.RUN:
+        yield _wake_step(state, judged)
+
+
+def _credential_step(
+    preview: PreviewHost, request: VisitRequest, state: SandboxState, *, refused: bool
+) -> ExplainedStep:
+    if isinstance(preview, BuiltInHost):
+        if refused:
+            return ExplainedStep(
+                Question.CREDENTIAL, "refused", "the built-in form has no token, and open_ports is off for this sandbox"
+            )
+        return ExplainedStep(Question.CREDENTIAL, "none needed", "open_ports is on: every port answers by its number")
+    exposure = state.ports.get(request.port)
+    if exposure is None:
+        return ExplainedStep(Question.CREDENTIAL, "refused", f"port {request.port:d} is not exposed")
+    if refused:
+        return ExplainedStep(
+            Question.CREDENTIAL, "refused", f"port {request.port:d} is exposed, but under another token"
+        )
+    name = "" if exposure.name is None else f" as {exposure.name!r}"
+    return ExplainedStep(Question.CREDENTIAL, "right", f"port {request.port:d} is exposed{name} under this token")
+
+
+def _gate_step(request: VisitRequest, state: SandboxState, judged: Admission, now: float) -> ExplainedStep:
+    if state.auth is None:
+        return ExplainedStep(Question.GATE, "none", "the sandbox has no preview auth")
+    if judged is RefusedBecause.AUTH_REQUIRED:
+        return ExplainedStep(
+            Question.GATE, "closed", "the sandbox has preview auth, and the visit bears no preview token"
+        )
+    if judged is RefusedBecause.AUTH_INVALID:
+        return ExplainedStep(Question.GATE, "closed", "the preview token is not the one in force")
+    if request.preflight and not request.preview_token:
+        return ExplainedStep(Question.GATE, "open", "a preflight cannot bear a preview token, and passes")
+    previous = state.auth.previous
+    grace = previous is not None and now < previous.until
+    which = "the one in force, or the one before it in its grace" if grace else "the one in force"
+    return ExplainedStep(Question.GATE, "open", f"the preview token is {which}")
+
+
+def _run_step(state: SandboxState) -> ExplainedStep:
+    if state.status is Status.STOPPED:
+        return ExplainedStep(Question.RUN, "stopped", "it was stopped for good")
+    if state.run_id is None:
+        return ExplainedStep(Question.RUN, "asleep", "its container is not up")
+    return ExplainedStep(Question.RUN, "up", f"its container is up, in {state.run_id}")
+
+
+def _wake_step(state: SandboxState, judged: Admission) -> ExplainedStep:
+    because = f"its policy when asleep is {state.when_asleep.value!r}"
+    return ExplainedStep(Question.WAKE, "wakes" if isinstance(judged, NeedsWake) else "stays asleep", because)

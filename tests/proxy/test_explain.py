@@ -1,0 +1,165 @@
+"""Explanations of the present agree with what the router answers; those of the past come from the logs."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from actors import (
+    ContainerSpec,
+    Domain,
+    FileStore,
+    MemoryStore,
+    Runtime,
+    Sandbox,
+    SandboxId,
+    SandboxNotFoundError,
+    StoreError,
+    open_runtime,
+)
+from actors.store import Tenure
+from proxy.core.diagnosis import BadURLError
+from proxy.core.explain import Explanation
+from proxy.explain import explain_url, live_state, past_state
+from proxy.testing import PreviewEngine, respond
+from tests.proxy.ways import OpenEngine
+
+DOMAINS = [Domain("example.com")]
+APP = SandboxId("my-app")
+SPEC = ContainerSpec("address", {"host": "127.0.0.1"})
+URL = "https://8080-my-app-k3v9x0q2m7t1z8aa.example.com/"
+TOKEN = "preview-token-of-the-owner"
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def explain_now(runtime: Runtime, url: str, preview_token: str | None = None) -> Explanation:
+    return await explain_url(url, DOMAINS, partial(live_state, runtime), 0.0, preview_token)
+
+
+async def assert_agrees(engine: PreviewEngine, url: str, preview_token: str | None = None) -> str:
+    """Check that the router answers what is explained; return the code."""
+    explained = await explain_now(engine.runtime, url, preview_token)
+    headers = [] if preview_token is None else [("Authorization", f"Bearer {preview_token}")]
+    answer = await engine.get(url, headers=headers)
+    if explained.status is None:
+        assert answer.status == 200
+    else:
+        assert (answer.status, answer.json()) == (
+            explained.status,
+            {"error": explained.outcome, "code": explained.code},
+        )
+    return explained.code
+
+
+async def test_explanation_is_what_the_router_answers(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(respond(b"hello"))
+    other = url.replace(urlsplit(url).netloc.partition(".")[0].rpartition("-")[2], "wrong")
+    assert await assert_agrees(preview_engine, url) in {"ADMITTED", "WAKES"}
+    assert await assert_agrees(preview_engine, other) == "INVALID_TOKEN"
+    assert await assert_agrees(preview_engine, "https://8080-no-such-tok.example.com/") == "INVALID_TOKEN"
+    assert await assert_agrees(preview_engine, "https://sb-1a2b3c4d-p8080.example.com/") == "SANDBOX_NOT_FOUND"
+    assert await assert_agrees(preview_engine, "https://elsewhere.org/") == "MISDIRECTED_REQUEST"
+
+    sandbox = await preview_engine.runtime.find_sandbox("my-app")
+    await sandbox.set_preview_auth(TOKEN)
+    assert await assert_agrees(preview_engine, url) == "AUTH_REQUIRED"
+    assert await assert_agrees(preview_engine, url, "wrong-token-of-somebody") == "AUTH_INVALID"
+    assert await assert_agrees(preview_engine, url, TOKEN) in {"ADMITTED", "WAKES"}
+    await sandbox.stop()
+    assert await assert_agrees(preview_engine, url, TOKEN) == "SANDBOX_STOPPED"
+
+
+async def test_sandbox_that_cannot_be_loaded_is_answered_as_the_router_does(open_engine: OpenEngine) -> None:
+    class Unreadable(MemoryStore):
+        async def claim(self, sandbox: SandboxId, depose: int | None = None) -> Tenure:
+            raise StoreError("the disk is gone")
+
+        def exists(self, sandbox: SandboxId) -> bool:
+            return True
+
+    async with open_runtime(Unreadable()) as runtime:
+        explained = await explain_now(runtime, URL)
+    assert (explained.status, explained.code) == (503, "QUARANTINED")
+    assert "the disk is gone" not in repr(explained)
+
+
+async def test_explaining_starts_no_actor_for_a_sandbox_that_is_not() -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        assert (await explain_now(runtime, URL)).code == "INVALID_TOKEN"
+        assert runtime.statistics().actors == 0
+
+
+async def test_what_is_no_url_is_said_to_be_none() -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        with pytest.raises(BadURLError):
+            await explain_now(runtime, "ftp://example.com/")
+
+
+# The past.
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+async def runtime(folder: Path, clock: Clock) -> AsyncIterator[Runtime]:
+    async with open_runtime(FileStore(folder, clock=clock), clock=clock) as runtime:
+        yield runtime
+
+
+async def make(runtime: Runtime) -> Sandbox:
+    return await runtime.get_sandbox(APP, container=SPEC)
+
+
+async def code_at(folder: Path, time: float) -> str:
+    return (await explain_url(URL, DOMAINS, partial(past_state, folder, time), time)).code
+
+
+async def test_past_is_read_beside_the_running_server(runtime: Runtime, folder: Path, clock: Clock) -> None:
+    sandbox = await make(runtime)
+    clock.now = 2000.0
+    await sandbox.expose_port(8080, token="k3v9x0q2m7t1z8aa")
+    clock.now = 3000.0
+    await sandbox.set_preview_auth(TOKEN)
+    clock.now = 4000.0
+    await sandbox.unexpose_port(8080)
+    said = [await code_at(folder, time) for time in (500.0, 1500.0, 2500.0, 3500.0, 4500.0)]
+    assert said == ["INVALID_TOKEN", "INVALID_TOKEN", "WAKES", "AUTH_REQUIRED", "INVALID_TOKEN"]
+
+
+async def test_lives_of_one_name_are_one_past(runtime: Runtime, folder: Path, clock: Clock) -> None:
+    sandbox = await make(runtime)
+    await sandbox.expose_port(8080, token="k3v9x0q2m7t1z8aa")
+    clock.now = 2000.0
+    await sandbox.destroy()
+    clock.now = 3000.0
+    await make(runtime)
+    assert [await code_at(folder, time) for time in (1500.0, 2500.0, 3500.0)] == [
+        "WAKES",
+        "INVALID_TOKEN",
+        "INVALID_TOKEN",
+    ]
+    explained = await explain_url(URL, DOMAINS, partial(past_state, folder, 2500.0), 2500.0)
+    assert explained.steps[-1].because == "it was destroyed"
+
+
+async def test_folder_that_is_not_there_is_an_error_and_no_explanation(tmp_path: Path) -> None:
+    with pytest.raises(SandboxNotFoundError, match="no data folder"):
+        await code_at(tmp_path / "nowhere", 0.0)
