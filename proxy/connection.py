@@ -11,6 +11,8 @@ import structlog
 import trio
 
 from actors import where_raised
+from proxy.application import AppExchange, Application, wants_websocket
+from proxy.appsocket import AppSocket
 from proxy.core.http1 import BadRequestError, Framing, FramingKind, ResponseHead, write_response_head
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection, Signal
@@ -103,7 +105,7 @@ class Connection:
         self._asked = returns
         # Between requests, with nothing of the next one here. Who was given the connection was given it for one.
         self._idle = not returns
-        # While a request waits to be admitted.
+        # While a request waits to be admitted, or the app of the base domain has it.
         self._held: trio.CancelScope | None = None
         self._passage: Passage | None = None
         # The passage that the watchman saw here on his last round.
@@ -282,8 +284,26 @@ class Connection:
             await self._send_last(place, started)
             return False
         ours = place.domain is not None or place.host.names_this_machine
+        if ours and self._reception.app is not None:
+            return await self._apply(started, self._reception.app)
         await self._send_answer(refusal(Code.NOT_FOUND if ours else Code.MISDIRECTED_REQUEST), started)
         return True
+
+    async def _apply(self, started: RequestStarted, app: Application) -> bool:
+        """Have the app of the base domain answer; False if the connection cannot be used any more."""
+        kind = AppSocket if wants_websocket(started) else AppExchange
+        reception = self._reception
+        exchange = kind(
+            self._stream, self._http, started, scheme=reception.scheme_of(started.head), peer=reception.peer
+        )
+        complete = False
+        with trio.CancelScope() as self._held:
+            complete = await exchange.run(app)
+        stopped, self._held = self._held.cancelled_caught, None
+        if stopped and not self._http.response_started:
+            await self._send_answer(refusal(Code.SHUTTING_DOWN), started)
+            return True
+        return complete
 
     async def _visit(self, first: First, preview: Preview) -> bool:
         started = first.started

@@ -8,6 +8,7 @@ carries only one. Nothing here is a decision: whether a visit may enter is asked
 from typing import Final
 
 from actors import HostHeader
+from proxy.application import Application
 from proxy.core.exchange import Exchange
 from proxy.core.headers import Forwarding, public_scheme
 from proxy.core.http1 import Limits, RequestHead
@@ -54,9 +55,18 @@ class Routes:
 class Reception:
     """Reads one client's request heads: for whom they are, and what the service is to see of them."""
 
-    __slots__ = ("_peer", "_route", "_routes", "_scheme", "_trusted", "door")
+    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "app", "door", "peer")
 
-    def __init__(self, door: Door, routes: Routes, *, peer: str, scheme: str, trusted: bool) -> None:
+    def __init__(
+        self,
+        door: Door,
+        routes: Routes,
+        *,
+        peer: str,
+        scheme: str,
+        trusted: bool,
+        app: Application | None = None,
+    ) -> None:
         """Begin without a request.
 
         Args:
@@ -65,29 +75,36 @@ class Reception:
             peer: The client's IP address, or ``""``.
             scheme: ``http`` or ``https``, as this connection is spoken to.
             trusted: Whether the peer is a proxy whose word about the client counts.
+            app: Answers what is for the base domain; None: nobody does.
         """
         self.door: Final = door
         self._routes: Final = routes
-        self._peer: Final = peer
+        self.app: Final = app
+        self.peer: Final = peer
+        """The client's IP address, or ``""``."""
         self._scheme: Final = scheme
         self._trusted: Final = trusted
         self._route: _Route | None = None
         """Of the request that was located last."""
 
+    def scheme_of(self, head: RequestHead) -> str:
+        """Return what the client of a request speaks: ``http`` or ``https``."""
+        return public_scheme(head.fields, self._scheme, trusted=self._trusted)
+
     def locate(self, head: RequestHead) -> Preview | Elsewhere | Answer:
         """Say what a request is for; see `Door.locate`."""
-        scheme = public_scheme(head.fields, self._scheme, trusted=self._trusted)
+        scheme = self.scheme_of(head)
         # Without one the door refuses the head, and what an absolute-form target names it must compare.
         host = None if head.authority is not None else _host(head)
         if host is not None:
-            route = self._route = self._routes.get(host, scheme, self._peer, self._trusted)
+            route = self._route = self._routes.get(host, scheme, self.peer, self._trusted)
             if route is not None:
                 return route.preview
         place = self.door.locate(head, scheme)
         # A preview that was named by another field than Host is read anew each time.
         if host is not None and isinstance(place, Preview) and place.public.name != place.host.domain:
             self._route = _Route(place)
-            self._routes.add(host, scheme, self._peer, self._trusted, self._route)
+            self._routes.add(host, scheme, self.peer, self._trusted, self._route)
         return place
 
     def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait:
@@ -122,7 +139,7 @@ class Reception:
             preview.host,
             preview.public,
             scheme=public_scheme(head.fields, self._scheme, trusted=self._trusted),
-            client_address=self._peer,
+            client_address=self.peer,
             trusted=self._trusted,
             host_header=host_header,
         )

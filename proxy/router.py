@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from actors import Domain, Runtime
+from proxy.application import Application
 from proxy.connection import Connection
 from proxy.core.addresses import Addresses, address_group
 from proxy.core.lines import LineMemo
@@ -40,9 +41,17 @@ class _Entry(NamedTuple):
 class Router:
     """Serves client connections. Made by `open_router`."""
 
-    def __init__(self, runtime: Runtime, domains: Sequence[Domain], options: Options, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        domains: Sequence[Domain],
+        options: Options,
+        nursery: trio.Nursery,
+        app: Application | None = None,
+    ) -> None:
         self._door: Final = Door(runtime, domains, options.wake_timeout_s)
         self._options: Final = options
+        self._app: Final = app
         self._pump: Final = Pump()
         self._pool: Final = Pool(options.upstream_idle_timeout_s, self._pump)
         self._routes: Final = Routes()
@@ -135,7 +144,8 @@ class Router:
         group = None if trusted else address_group(peer)
         if group is not None and not self._addresses.enter(group):
             return None
-        return Reception(self._door, self._routes, peer=peer, scheme=scheme, trusted=trusted), group
+        reception = Reception(self._door, self._routes, peer=peer, scheme=scheme, trusted=trusted, app=self._app)
+        return reception, group
 
     def _forget(self, connection: Connection | Lane) -> None:
         entry = self._connections.pop(connection)
@@ -210,12 +220,22 @@ class Router:
 
 @asynccontextmanager
 async def open_router(
-    runtime: Runtime, domains: Sequence[str], options: Options = DEFAULT_OPTIONS
+    runtime: Runtime,
+    domains: Sequence[str],
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    app: Application | None = None,
 ) -> AsyncIterator[Router]:
     """Route to the sandboxes of `runtime` for the length of the ``async with`` block.
 
     For those who accept connections themselves: give each to `Router.handle`. Connections that are still open at
     the end of the block are drained by `Router.drain` if the caller wants that; here their kept upstreams close.
+
+    Args:
+        runtime: Whose sandboxes.
+        domains: Base domains.
+        options: Times and limits.
+        app: An ASGI app that answers what is for a base domain itself, for ``localhost`` or for an IP address.
 
     Raises:
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
@@ -223,7 +243,7 @@ async def open_router(
     checked = [Domain(domain) for domain in domains]
     try:
         async with trio.open_nursery() as nursery:
-            router = Router(runtime, checked, options, nursery)
+            router = Router(runtime, checked, options, nursery, app)
             nursery.start_soon(router.walk_rounds)
             nursery.start_soon(router.pump)
             try:

@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from actors import Domain, PublicAddress, Runtime
+from proxy.application import Application
 from proxy.config import HostPort
 from proxy.core.addresses import share_of
 from proxy.descriptors import allow_connections
@@ -66,6 +67,7 @@ class Server:
         domains: Sequence[str] = ("localhost",),
         listen: str = "127.0.0.1:8787",
         options: Options = DEFAULT_OPTIONS,
+        app: Application | None = None,
     ) -> None:
         """Check the settings; nothing listens yet.
 
@@ -74,6 +76,7 @@ class Server:
             domains: Base domains; URLs that name none are built on the first.
             listen: ``HOST:PORT``; port 0 lets the kernel choose.
             options: Times and limits.
+            app: An ASGI app that answers what is for a base domain itself, for ``localhost`` or for an IP address.
 
         Raises:
             InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
@@ -85,6 +88,7 @@ class Server:
         self._runtime = runtime
         self._listen = HostPort.parse(listen)
         self._options = options
+        self._app = app
         self._open: AbstractAsyncContextManager[None] | None = None
         self._port = self._listen.port
         self._router: Router | None = None
@@ -141,7 +145,7 @@ class Server:
             places = allow_connections(self._options.connections_max)
             share = share_of(places, self._options.connections_per_address_max)
             options = replace(self._options, connections_per_address_max=share)
-            async with open_router(self._runtime, self.domains, options) as router:
+            async with open_router(self._runtime, self.domains, options, app=self._app) as router:
                 self._router = router
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run, router, listeners, trio.CapacityLimiter(places))

@@ -38,6 +38,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"transport", "config", "logging", "descriptors", "pump"}),
         frozenset({"upstream", "relay", "outlet"}),
         frozenset({"door", "passage", "messages"}),
+        frozenset({"application", "appsocket"}),
         frozenset({"reception", "tunnel"}),
         frozenset({"connection", "pipe"}),
         frozenset({"lane"}),

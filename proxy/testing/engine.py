@@ -18,6 +18,7 @@ import trio_websocket
 
 from actors import Limits, MemoryStore, Runtime, Sandbox, Store, open_runtime
 from actors.testing.containers import FakeContainer, FakeContainers, Handler, fake_containers, socket_stream_pair
+from proxy.application import Application
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
 from proxy.testing.client import Client, Headers, Response
@@ -187,6 +188,7 @@ async def preview_engine(
     limits: Limits | None = None,
     domains: Sequence[str] = ("example.com",),
     sockets: bool = False,
+    app: Application | None = None,
 ) -> AsyncIterator[PreviewEngine]:
     """Run an engine for the length of the ``async with`` block; at its end, check that nothing is left under way.
 
@@ -197,6 +199,7 @@ async def preview_engine(
         limits: Of each sandbox.
         domains: Base domains; URLs are built on the first.
         sockets: Connect clients and services over pairs of sockets instead of streams in memory.
+        app: An ASGI app for the base domain itself.
     """
     containers = fake_containers(sockets=sockets)
     failure: Exception | None = None
@@ -207,7 +210,7 @@ async def preview_engine(
             limits=limits if limits is not None else Limits(),
             clock=lambda: EPOCH + trio.current_time(),
         ) as runtime,
-        open_router(runtime, domains, options) as router,
+        open_router(runtime, domains, options, app=app) as router,
         trio.open_nursery() as nursery,
     ):
         engine = PreviewEngine(runtime, router, containers, domains[0], nursery, sockets=sockets)

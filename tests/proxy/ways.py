@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from actors import Limits, Store
+from proxy.application import Application
 from proxy.options import Options
 from proxy.testing import PreviewEngine
 
@@ -18,4 +19,5 @@ class OpenEngine(Protocol):
         options: Options = ...,
         limits: Limits | None = None,
         domains: tuple[str, ...] = ...,
+        app: Application | None = None,
     ) -> AbstractAsyncContextManager[PreviewEngine]: ...
