@@ -129,6 +129,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For one connection to a service."""
     response_timeout_s: Seconds = DEFAULT_OPTIONS.response_timeout_s
     """From the end of a request to the first byte of the response head. A flowing body has no limit."""
+    stalled_timeout_s: Seconds = DEFAULT_OPTIONS.stalled_timeout_s
+    """How long nothing may move on a stream although there is something to hand over: the client takes nothing of what
+    it is sent, or owes content and sends none. A stream that flows, or has nothing to carry, has no limit."""
     wake_timeout_s: Seconds = DEFAULT_OPTIONS.wake_timeout_s
     """How long a request waits for its sandbox to wake, before it is told to come again."""
     connections_max: Count = DEFAULT_OPTIONS.connections_max
@@ -156,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             upstream_idle_timeout_s=self.upstream_idle_timeout_s,
             connect_timeout_s=self.connect_timeout_s,
             response_timeout_s=self.response_timeout_s,
+            stalled_timeout_s=self.stalled_timeout_s,
             wake_timeout_s=self.wake_timeout_s,
             connections_max=self.connections_max,
             connections_per_address_max=self.connections_per_address_max,

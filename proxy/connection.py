@@ -52,6 +52,8 @@ class Connection:
 
     __slots__ = (
         "_asked",
+        "_begun",
+        "_cut_first",
         "_due",
         "_ending",
         "_held",
@@ -101,6 +103,10 @@ class Connection:
         # Not the scope's own deadline, which costs 2 us each time it is moved: `patrol` sees to it.
         self._due = _NEVER
         self._ending = False
+        # Whether the task has come to its first step. A cut before that is remembered: the request that it begins with
+        # can be told why.
+        self._begun = False
+        self._cut_first = False
         # Whether there has been a request.
         self._asked = returns
         # Between requests, with nothing of the next one here. Who was given the connection was given it for one.
@@ -167,8 +173,10 @@ class Connection:
             self._passage.stop()
         elif self._held is not None:
             self._held.cancel()
-        else:
+        elif self._begun:
             self._end()
+        else:
+            self._cut_first = True
 
     def abort(self) -> None:
         """End it now, without a word."""
@@ -212,6 +220,7 @@ class Connection:
 
     async def _serve(self, first: First | None) -> bool:
         """Serve; True if the stream is to be given back."""
+        self._begun = True
         while True:
             started: RequestStarted | None = None
             try:
@@ -276,6 +285,11 @@ class Connection:
     async def _answer(self, first: First) -> bool:
         """Answer one request; False if the connection cannot be used any more, whatever its machine says."""
         started = first.started
+        if self._cut_first:
+            if isinstance(first.verdict, Admitted):
+                first.verdict.visit.end()
+            await self._send_answer(refusal(Code.SHUTTING_DOWN), started)
+            return True
         place = first.preview if first.preview is not None else self._reception.locate(started.head)
         if isinstance(place, Preview):
             return await self._visit(first, place)
@@ -347,8 +361,11 @@ class Connection:
             return True
         if ended is Ended.UPGRADED:
             await self._linger()
-        elif started.head.http_version == b"1.0" and isinstance(self._stream, SocketTransport):
-            # Its body may be delimited by the end of the connection alone: only a reset tells a cut from an end.
+        elif isinstance(self._stream, SocketTransport) and (
+            ended is Ended.STALLED or started.head.http_version == b"1.0"
+        ):
+            # A reset lets go of what the kernel keeps for a client that does not read it; and where a body may be
+            # delimited by the end of the connection alone, only a reset tells a cut from an end.
             self._stream.abort()
         return False
 

@@ -29,12 +29,7 @@ import trio
 from actors import CutBecause
 from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection, First
 from proxy.core.answering import write_events
-from proxy.core.exchange import (
-    Exchange,
-    ExchangeEvent,
-    ResponseStarted,
-    UpstreamClosedError,
-)
+from proxy.core.exchange import Exchange, ExchangeEvent, ResponseStarted, UpstreamClosedError
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import BadRequestError, BadResponseError
 from proxy.core.pages import Answer, Code, refusal
@@ -582,6 +577,9 @@ class Lane:
         """End what has taken too long by `now`; True if `watch` should be started. See `Connection.patrol`."""
         if self._connection is not None:
             return self._connection.patrol(now)
+        if (self._tunnel or self._outlet).is_stuck(now, self._options.stalled_timeout_s):
+            self.stream.reset_on_close()
+            self.abort()
         if now < self._due:
             return False
         if self._phase is Phase.ANSWER and not self._client_ended:

@@ -23,6 +23,10 @@ class Options:
     connect_timeout_s: float = 5.0
     response_timeout_s: float = 120.0
     """From the end of a request to the head of its response. A flowing body has no limit."""
+    stalled_timeout_s: float = 300.0
+    """How long nothing may move on a stream although there is something to hand over: a client that takes nothing of
+    its answer, or owes content and sends none, and either side of an upgraded connection. A reader may pause, but not
+    for ever: its visit counts, and the kernel keeps megabytes for it. Infinite: no limit."""
     wake_timeout_s: float = 90.0
     """How long a request waits for its sandbox to come up."""
     connections_max: int = 10_000

@@ -3,6 +3,7 @@
 import socket
 from typing import Final
 
+from proxy.patience import Patience, untaken
 from proxy.pump import READABLE, WRITABLE, Handler, Pump
 
 
@@ -12,7 +13,7 @@ class Outlet:
     Invariant: while there is something `unsent` nobody gives it more; whoever feeds it is held up instead.
     """
 
-    __slots__ = ("_handler", "_pump", "_socket", "mask", "unsent")
+    __slots__ = ("_handler", "_parts", "_patience", "_pump", "_socket", "mask", "unsent")
 
     def __init__(self, pump: Pump, sock: socket.socket, handler: Handler) -> None:
         """Prepare; `join` begins.
@@ -28,6 +29,10 @@ class Outlet:
         self.mask = READABLE
         """What is waited for."""
         self.unsent: memoryview | None = None
+        # How often a part of something has found room, where not all of it did at once.
+        self._parts = 0
+        # Made when the watchman first sees something unsent: most connections never need it.
+        self._patience: Patience | None = None
 
     def join(self) -> None:
         """Have the pump wait for something to read."""
@@ -56,9 +61,18 @@ class Outlet:
             sent = 0
         if sent == len(data):
             return True
+        self._parts += 1
         self.unsent = memoryview(data)[sent:]
         self.want(WRITABLE)
         return False
+
+    def is_stuck(self, now: float, limit_s: float) -> bool:
+        """Say whether the peer has taken nothing of what it is sent for `limit_s`; to be asked every now and then."""
+        if self.unsent is None:
+            return False
+        if self._patience is None:
+            self._patience = Patience(limit_s)
+        return self._patience.is_out((self._parts, untaken(self._socket)), now)
 
     def flush(self) -> bool:
         """Send what waits, as far as there is room; True if nothing waits any more.
@@ -71,5 +85,6 @@ class Outlet:
                 rest = self.unsent[self._socket.send(self.unsent) :]
             except BlockingIOError:
                 return False
+            self._parts += 1
             self.unsent = rest or None
         return self.unsent is None

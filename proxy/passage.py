@@ -27,7 +27,8 @@ from proxy.core.pages import Answer, Code, refusal
 from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, ServerEvent, Signal
 from proxy.core.websocket import GOING_AWAY, is_websocket_upgrade
 from proxy.options import Options
-from proxy.relay import Relay
+from proxy.patience import Mark, Patience
+from proxy.relay import Relay, taken
 from proxy.transport import RECEIVE_BYTES, SocketTransport
 from proxy.upstream import Pool, Upstream, connect
 
@@ -55,6 +56,8 @@ class Ended(Enum):
     """The cord was pulled before the client had been told anything."""
     ABORTED = auto()
     """The client's answer is cut off, and must be seen to be."""
+    STALLED = auto()
+    """Nothing has moved for too long: there is nobody to say anything to."""
 
 
 class Switched(NamedTuple):
@@ -76,6 +79,7 @@ class Passage:
     """One request's way to its service and back."""
 
     __slots__ = (
+        "_awaits_content",
         "_bad_request",
         "_client",
         "_client_gone",
@@ -87,12 +91,15 @@ class Passage:
         "_http",
         "_leftover",
         "_options",
+        "_patience",
         "_pieces",
+        "_pieces_up",
         "_pool",
         "_relay",
         "_scope",
         "_sending_down",
         "_sending_up",
+        "_stalled",
         "_started",
         "_stopped",
         "_tunnels",
@@ -145,6 +152,8 @@ class Passage:
         self._due = _NEVER
         self._client_gone = False
         self._stopped = False
+        self._stalled = False
+        self._patience = Patience(options.stalled_timeout_s)
         self._fresh = fresh
         self._tunnels = gives_tunnel_back
         self.switched: Switched | None = None
@@ -154,6 +163,10 @@ class Passage:
         self._bad_request: BadRequestError | None = None
         self._pieces = 0
         """How often the client has been sent something."""
+        self._pieces_up = 0
+        """How often it has sent some of its request's content."""
+        self._awaits_content = False
+        """It is being waited for to send more of it."""
         self._sending_down = False
         self._sending_up = False
         """A send is under way; one that was cancelled is so for ever, as nobody knows how much of it arrived."""
@@ -221,9 +234,25 @@ class Passage:
         return self._started.framing.has_body or self._started.upgrade is not None
 
     def expire_if_due(self, now: float) -> None:
-        """Stop, if the service has taken too long by `now`; to be called every now and then."""
+        """Stop, if the service has taken too long by `now`, or nothing moves; to be called every now and then."""
         if now >= self._due:
             self._scope.cancel()
+        elif self._patience.is_out(self._held_up(), now):
+            self._stalled = True
+            self._scope.cancel()
+
+    def _held_up(self) -> Mark | None:
+        """Return a mark of what has moved, if somebody is to take or to send something; None if the service thinks."""
+        if self._relay is not None:
+            return self._relay.held_up
+        upstream = self._upstream
+        if self._sending_down:
+            return (self._pieces, self._pieces_up, *taken(self._client))
+        if self._awaits_content:
+            return self._pieces, self._pieces_up
+        if self._sending_up and self._exchange.response_started and upstream is not None:
+            return (self._pieces, self._pieces_up, *taken(upstream.stream))
+        return None
 
     def leave(self) -> None:
         """Stop, as the client is gone."""
@@ -340,7 +369,10 @@ class Passage:
                 if not exchange.awaiting_continue:
                     # It is the client who is slow, and it may be.
                     self._due = _NEVER
+                    self._awaits_content = True
                 received = await self._client.receive_some(RECEIVE_BYTES)
+                self._awaits_content = False
+                self._pieces_up += 1
                 if received:
                     http.receive(bytes(received))
                 else:
@@ -416,14 +448,18 @@ class Passage:
                 await self._relay.say_goodbye(code, reason.value)
             elif self._stopped:
                 await self._relay.say_goodbye(GOING_AWAY, "server closing")
-            return Ended.UPGRADED
+            elif self._stalled:
+                await self._relay.say_goodbye(GOING_AWAY, "stalled")
+            return Ended.STALLED if self._stalled else Ended.UPGRADED
         if self._client_gone or self._http.response_started or self._sending_down:
             # An interim response of which it has been sent a part is no place for an answer either.
-            return Ended.ABORTED
+            return Ended.STALLED if self._stalled else Ended.ABORTED
         if reason is not None:
             return Ended.CUT
         if self._stopped:
             return refusal(Code.SHUTTING_DOWN)
+        if self._stalled:
+            return refusal(Code.REQUEST_TIMEOUT)
         text = f"the service did not answer within {self._options.response_timeout_s:g} s"
         return refusal(Code.UPSTREAM_TIMEOUT, port=self._visit.grant.port, detail=text)
 

@@ -26,8 +26,10 @@ READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
 ENDED: Final = select.EPOLLRDHUP
 """The peer has ended its direction, whether or not what it sent before has been read (epoll_ctl(2))."""
-BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
-"""Both directions are over; told always, asked for or not."""
+FAILED: Final = select.EPOLLERR
+"""The peer has broken off, by a reset; told always, asked for or not."""
+BROKEN: Final = select.EPOLLHUP | FAILED
+"""Both directions are over, in whatever way; told always, asked for or not."""
 
 BATCH_MAX: Final = 128
 """How many sockets are dealt with before the rest of the process gets a turn."""

@@ -10,7 +10,8 @@ from typing import Final
 import trio
 
 from proxy.core.websocket import FrameTracker, close_frame
-from proxy.transport import RECEIVE_BYTES
+from proxy.patience import Mark
+from proxy.transport import RECEIVE_BYTES, SocketTransport
 
 GOODBYE_S: Final = 1.0
 """How long a client may take to accept a close frame; whoever revokes waits for it."""
@@ -19,7 +20,7 @@ GOODBYE_S: Final = 1.0
 class Relay:
     """Carries the bytes of one upgraded connection. Whoever makes it closes both streams afterwards."""
 
-    __slots__ = ("_client", "_ended", "_in_send", "_service", "_tracker")
+    __slots__ = ("_client", "_ended", "_in_send", "_in_send_up", "_pieces", "_service", "_tracker")
 
     def __init__(self, client: trio.abc.Stream, service: trio.abc.HalfCloseableStream, *, websocket: bool) -> None:
         """Prepare, the head of the 101 having been sent.
@@ -34,6 +35,10 @@ class Relay:
         self._tracker = FrameTracker(masked=False) if websocket else None
         self._in_send = False
         """A send to the client is under way: if it is cancelled, nobody knows how much of it has arrived."""
+        self._in_send_up = False
+        """The same towards the service."""
+        self._pieces = 0
+        """How many sends there have been, either way."""
         self._ended = False
         """Our direction towards the client has ended."""
 
@@ -53,6 +58,13 @@ class Relay:
             except trio.BrokenResourceError:
                 # Expected: one of the two has gone. The other is let go with it.
                 nursery.cancel_scope.cancel()
+
+    @property
+    def held_up(self) -> Mark | None:
+        """A mark of what has moved, if either side has not taken all that it was sent; None if both have."""
+        if not (self._in_send or self._in_send_up):
+            return None
+        return (self._pieces, *taken(self._client), *taken(self._service))
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Close a WebSocket with a reason, if the client can still read a frame where its stream stands.
@@ -77,6 +89,7 @@ class Relay:
             data = await service.receive_some(RECEIVE_BYTES)
         while data:
             self._in_send = True
+            self._pieces += 1
             await client.send_all(data)
             self._in_send = False
             if tracker is not None:
@@ -91,11 +104,19 @@ class Relay:
             if not data:
                 data = await client.receive_some(RECEIVE_BYTES)
             while data:
+                self._in_send_up = True
+                self._pieces += 1
                 await service.send_all(data)
+                self._in_send_up = False
                 data = await client.receive_some(RECEIVE_BYTES)
             await end_sending(service)
         except trio.BrokenResourceError:
             both.cancel()
+
+
+def taken(stream: trio.abc.AsyncResource) -> Mark:
+    """Return a mark of what the peer of a stream has taken; of one that is no plain socket, only whole sends show."""
+    return stream.taken if isinstance(stream, SocketTransport) else ()
 
 
 async def end_sending(stream: trio.abc.AsyncResource) -> bool:

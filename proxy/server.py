@@ -24,8 +24,8 @@ from proxy.config import HostPort
 from proxy.core.addresses import share_of
 from proxy.descriptors import allow_connections
 from proxy.options import DEFAULT_OPTIONS, Options
-from proxy.router import Router, open_router
-from proxy.transport import SocketTransport, tune
+from proxy.router import ROUND_S, Router, open_router
+from proxy.transport import UNTAKEN_S, SocketTransport, tune
 
 log = structlog.get_logger("portico.server")
 
@@ -137,7 +137,7 @@ class Server:
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:
-        listeners = await _listen(self._listen)
+        listeners = await _listen(self._listen, self._options.stalled_timeout_s)
         self._port = int(listeners[0].getsockname()[1])
         previous = self._runtime.public_address
         self._runtime.public_address = PublicAddress(self.domains[0], self._port)
@@ -179,14 +179,15 @@ class Server:
         self._closed.set()
 
 
-async def _listen(address: HostPort) -> list[socket.socket]:
+async def _listen(address: HostPort, stalled_timeout_s: float) -> list[socket.socket]:
     """Listen on every address that the host has; where the kernel is to choose the port, on the first of them."""
     opened = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
     listeners = []
     for listener in opened:
         plain = socket.socket(fileno=listener.socket.detach())
         plain.setblocking(False)
-        tune(plain)
+        # The kernel must not be the less patient one.
+        tune(plain, untaken_s=max(UNTAKEN_S, stalled_timeout_s + ROUND_S))
         listeners.append(plain)
     if address.port == 0:
         # Each would get a port of its own, and URLs can name one.

@@ -13,6 +13,8 @@ from typing import Final
 
 import trio
 
+from proxy.patience import Mark, untaken
+
 RECEIVE_BYTES: Final = 64 * 1024
 """One read. Bigger ones save system calls on bodies, and cost an allocation on every small response."""
 
@@ -23,8 +25,8 @@ KEEPALIVE_S: Final = 60
 """After so long without a byte either way, the kernel begins to ask whether the peer is still there."""
 
 UNTAKEN_S: Final = 300
-"""How long what was sent may go untaken, by a peer that is gone or one that has stopped reading, before the kernel
-gives the connection up (tcp(7), TCP_USER_TIMEOUT). A reader may pause, but not for ever: its visit counts."""
+"""How long what was sent may go unacknowledged before the kernel gives the connection up (tcp(7), TCP_USER_TIMEOUT):
+for a peer that is gone without a word. One that has only stopped reading is for `proxy.patience`."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -36,7 +38,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     unknown how much was sent, so the connection must then be closed.
     """
 
-    __slots__ = ("_ready_run", "_sent", "_waited", "peer", "socket")
+    __slots__ = ("_parts", "_ready_run", "_sent", "_waited", "peer", "socket")
 
     def __init__(self, sock: socket.socket, *, peer: str | None = None, tuned: bool = False) -> None:
         """Take a connected socket.
@@ -52,6 +54,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         self.socket: Final = sock
         """For those who wait for it by other means, while nobody waits in here."""
         self._ready_run = 0
+        # How often a part of something has found room, where not all of it did at once.
+        self._parts = 0
         # Something was sent since the last receive. What comes next is most likely the answer to that, and it takes a
         # while: asking for it at once is a system call and an exception for nothing.
         self._sent = False
@@ -126,6 +130,12 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 continue
             except OSError as error:
                 raise self._translated(error) from error
+            self._parts += 1
+
+    @property
+    def taken(self) -> Mark:
+        """While a send waits: a mark of what its peer has taken so far."""
+        return self._parts, untaken(self.socket)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Block until there is room to send."""
@@ -153,9 +163,13 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     def abort(self) -> None:
         """Close so that the peer sees an error, not an end: for a body that only its end would delimit."""
+        self.reset_on_close()
+        self.close()
+
+    def reset_on_close(self) -> None:
+        """Have whoever closes it abort it: so the kernel lets go of what its peer has not taken."""
         if self.socket.fileno() != -1:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.close()
 
     async def aclose(self) -> None:
         """Close, and give others a turn."""
@@ -179,8 +193,14 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         return trio.BrokenResourceError(f"connection broken: {error.strerror}")
 
 
-def tune(sock: socket.socket) -> None:
-    """Set what a connection needs; what is accepted from a listening socket has its options (tcp(7))."""
+def tune(sock: socket.socket, *, untaken_s: float = UNTAKEN_S) -> None:
+    """Set what a connection needs; what is accepted from a listening socket has its options (tcp(7)).
+
+    Args:
+        sock: To set it on.
+        untaken_s: As `UNTAKEN_S`, where a peer may be waited for longer than that. Infinite is the kernel's own
+            patience, which for a silent peer is about a quarter of an hour.
+    """
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         # A head and its body may leave in two sends; Nagle would hold the second back until the first is
         # acknowledged.
@@ -188,7 +208,12 @@ def tune(sock: socket.socket) -> None:
         # A stream may be silent for as long as it likes, so only the kernel can tell a peer that is gone.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_S * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _milliseconds(untaken_s))
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return what the kernel takes: 0 is its own default, and it reads no more than 32 bits."""
+    return 0 if seconds * 1000 >= 2**31 else int(seconds * 1000)
 
 
 def _peer_address(sock: socket.socket) -> str:

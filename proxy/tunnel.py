@@ -14,14 +14,15 @@ from typing import Final
 from actors import CutBecause
 from proxy.core.websocket import GOING_AWAY, FrameTracker, close_frame
 from proxy.passage import RESTARTED, Switched
-from proxy.pump import BROKEN, READABLE, WRITABLE, Pump
+from proxy.patience import Mark, Patience, untaken
+from proxy.pump import BROKEN, FAILED, READABLE, WRITABLE, Pump
 from proxy.transport import RECEIVE_BYTES, SocketTransport
 
 
 class Tunnel:
     """The bytes of one upgraded connection, both ways, until both ways have ended or either side has gone."""
 
-    __slots__ = ("_client", "_on_ended", "_over", "_pump", "_service", "_switched", "_tracker")
+    __slots__ = ("_client", "_on_ended", "_over", "_patience", "_pump", "_service", "_switched", "_tracker")
 
     def __init__(self, client: SocketTransport, switched: Switched, pump: Pump, on_ended: Callable[[], None]) -> None:
         """Prepare; `start` begins.
@@ -37,6 +38,8 @@ class Tunnel:
         self._on_ended: Final = on_ended
         self._tracker = FrameTracker(masked=False) if switched.websocket else None
         self._over = False
+        # Made when the watchman first sees something unsent: most connections never need it.
+        self._patience: Patience | None = None
         self._client: Final = _Side(self, client.socket)
         self._service: Final = _Side(self, switched.upstream.socket)
         self._client.other, self._service.other = self._service, self._client
@@ -57,6 +60,18 @@ class Tunnel:
         """Take note that `data` is on its way to a side."""
         if self._tracker is not None and side is self._client:
             self._tracker.feed(data)
+
+    def is_stuck(self, now: float, limit_s: float) -> bool:
+        """Say whether whoever is sent something has taken none of it for `limit_s`; to be asked every now and then."""
+        mark: Mark = ()
+        for side in (self._client, self._service):
+            if side.unsent is not None:
+                mark += side.taken
+        if not mark:
+            return False
+        if self._patience is None:
+            self._patience = Patience(limit_s)
+        return self._patience.is_out(mark, now)
 
     def end_if_done(self) -> None:
         """End if both directions have."""
@@ -103,7 +118,7 @@ class Tunnel:
 class _Side:
     """One of the two sockets: what comes from it, and what goes to it."""
 
-    __slots__ = ("_mask", "_pump", "_tunnel", "ended", "finished", "other", "socket", "unsent")
+    __slots__ = ("_mask", "_parts", "_pump", "_tunnel", "ended", "finished", "other", "socket", "unsent")
 
     def __init__(self, tunnel: Tunnel, sock: socket.socket) -> None:
         self._tunnel = tunnel
@@ -117,6 +132,13 @@ class _Side:
         self.unsent: memoryview | None = None
         """What it has not had room for. While there is some, nothing is read from the other side."""
         self._mask = READABLE
+        # How often a part of something has found room, where not all of it did at once.
+        self._parts = 0
+
+    @property
+    def taken(self) -> Mark:
+        """A mark of what it has taken so far, for as long as something is `unsent`."""
+        return self._parts, untaken(self.socket)
 
     def join(self, pump: Pump) -> None:
         """Begin to be called."""
@@ -138,11 +160,12 @@ class _Side:
         if self._mask & READABLE and mask & (READABLE | BROKEN):
             self._carry()
         elif mask & BROKEN:
-            if self.ended or self.unsent is not None:
-                # Nothing can reach it any more.
+            if mask & FAILED or self.unsent is not None:
+                # It has broken off: nothing can reach it any more, and what it sent last it does not count on.
                 self._tunnel.end()
             else:
-                # Told asked for or not. What it has sent is read when the other side has room.
+                # Both directions have ended, which is told asked for or not. What it has sent is read when the other
+                # side has room.
                 self._mask = 0
                 self._pump.remove(self.socket)
 
@@ -177,6 +200,7 @@ class _Side:
             return
         self._tunnel.carried(self, data)
         if sent < len(data):
+            self._parts += 1
             self.unsent = memoryview(data)[sent:]
             self.wait()
             self.other.wait()
@@ -189,6 +213,7 @@ class _Side:
         except OSError:
             self._tunnel.end()
             return
+        self._parts += 1
         if rest:
             self.unsent = rest
             return
@@ -223,7 +248,7 @@ class _Side:
         if mask == self._mask:
             return
         self._mask = mask
-        # It may have been taken out altogether; see `on_ready`.
+        # It may have been taken out altogether; see `on_ready`. With nothing to wait for it is kept in all the same:
+        # so it is told when it breaks off, with which the other side's wait is over too.
         self._pump.remove(self.socket)
-        if mask or not self.ended:
-            self._pump.add(self.socket, self, mask)
+        self._pump.add(self.socket, self, mask)

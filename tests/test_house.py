@@ -34,7 +34,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
     ),
     "proxy": (
         frozenset({"errors", "core"}),
-        frozenset({"options"}),
+        frozenset({"options", "patience"}),
         frozenset({"transport", "config", "logging", "descriptors", "pump"}),
         frozenset({"upstream", "relay", "outlet"}),
         frozenset({"door", "passage", "messages"}),

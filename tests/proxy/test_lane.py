@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from actors.testing.containers import Handler
+from proxy.connection import First
 from proxy.core.body import ChunkedBody
 from proxy.core.headers import Forwarding
 from proxy.lane import RECEIVE_BYTES_MAX, Lane, Phase
@@ -446,6 +447,33 @@ async def test_blow_in_every_phase_leaves_nothing(
     assert lane.stream.socket.fileno() == -1
     if blow == "cut" and phase in (Phase.ANSWER, Phase.TASK):
         assert (await client.read_response()).code == "SHUTTING_DOWN"
+
+
+@pytest.mark.parametrize("verdict", ["admitted", "refused"])
+async def test_cut_before_the_task_of_a_handed_over_request_begins_is_told(
+    verdict: str, engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    client, host = await open_lane(engine, mirror())
+    lane, start = lane_of(engine), Lane._hand_over
+    asked = engine.container().dials.total()
+
+    def struck(self: Lane, first: First | None) -> None:
+        start(self, first)
+        lane.cut()
+
+    monkeypatch.setattr(Lane, "_hand_over", struck)
+    # Either leaves the lane's own way: the kept connection is gone, or its content takes a task.
+    if verdict == "admitted":
+        monkeypatch.setattr(Pool, "take_nowait", lambda *_: None)
+        await client.send_request("GET", "/", host)
+    else:
+        await client.send_request("POST", "/", "8080-no-such-k3v9x0q2m7t1z8aa.example.com", body=b"x")
+    response = await client.read_response()
+    assert (response.status, response.code) == (503, "SHUTTING_DOWN")
+    assert await client.read_to_end() == b""
+    await trio.sleep(4)
+    engine.assert_at_rest()
+    assert engine.container().dials.total() == asked
 
 
 @pytest.mark.parametrize("blow", ["stop", "abort"])

@@ -1,6 +1,7 @@
 """Upgraded connections without tasks: both ways, half-closes, slow readers, ends, and the cord."""
 
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,8 +29,15 @@ TEXT_FRAME = b"\x81\x05hello"
 class Stage:
     """A tunnel with its two far ends."""
 
-    def __init__(self, *, websocket: bool = False, from_client: bytes = b"", from_service: bytes = b"") -> None:
-        self.client, near_client = socket_stream_pair()
+    def __init__(
+        self,
+        *,
+        websocket: bool = False,
+        from_client: bytes = b"",
+        from_service: bytes = b"",
+        client_ends: tuple[trio.SocketStream, trio.SocketStream] | None = None,
+    ) -> None:
+        self.client, near_client = socket_stream_pair() if client_ends is None else client_ends
         self.service, near_service = socket_stream_pair()
         self.visit: Visit = VisitBook().open(Grant(PORT, "run-a", 1, None), None)  # type: ignore[arg-type]  # not used
         self.near = SocketTransport.take_over(near_client)
@@ -56,9 +64,13 @@ class Stage:
 
 @asynccontextmanager
 async def tunnel(
-    *, websocket: bool = False, from_client: bytes = b"", from_service: bytes = b""
+    *,
+    websocket: bool = False,
+    from_client: bytes = b"",
+    from_service: bytes = b"",
+    client_ends: tuple[trio.SocketStream, trio.SocketStream] | None = None,
 ) -> AsyncIterator[Stage]:
-    stage = Stage(websocket=websocket, from_client=from_client, from_service=from_service)
+    stage = Stage(websocket=websocket, from_client=from_client, from_service=from_service, client_ends=client_ends)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.pump.run)
@@ -182,6 +194,42 @@ async def test_reader_that_leaves_ends_the_tunnel_while_its_writer_is_held_up() 
             await settle()
         await trio.aclose_forcefully(stage.client)
         await settle()
+        stage.assert_over()
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Have the kernel reset the connection now, whatever its peer has not read."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def connected() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """As `socket_stream_pair`, over TCP: only that has resets."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        # Of its own size, a kernel's buffers take megabytes by and by, each after a wait.
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        far = await trio.open_tcp_stream(*listener.socket.getsockname())
+        return far, await listener.accept()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_writer_that_breaks_off_ends_the_tunnel_while_its_reader_is_held_up(ended: bool) -> None:
+    """Whether or not it had ended its direction before: nobody waits for what a slow reader might still take."""
+    async with tunnel(client_ends=await connected()) as stage:
+        client = stage.client
+        sent = 1
+        while sent:
+            sent = write_all_at_once(client)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        if ended:
+            await client.send_eof()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        stage.assert_under_way()
+        reset(client)
+        with trio.fail_after(5):
+            while not stage.ended:
+                await trio.testing.wait_all_tasks_blocked(0.01)
         stage.assert_over()
 
 
