@@ -49,6 +49,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"doctor", "loadtest"}),
         frozenset({"api"}),
         frozenset({"demo"}),
+        frozenset({"client"}),
         frozenset({"cli"}),
     ),
 }

@@ -348,7 +348,7 @@ class History(Answer, frozen=True, kw_only=True):
 
 
 class Step(Answer, frozen=True, kw_only=True):
-    """One question that was asked on the way of a request."""
+    """One question that was asked on the way of a request; the last one decided."""
 
     question: str
     answer: str
@@ -358,13 +358,21 @@ class Step(Answer, frozen=True, kw_only=True):
 class Outcome(Answer, frozen=True, kw_only=True):
     """What a visitor gets."""
 
-    status: int
-    code: str | None
+    status: int | None
+    """Null where the answer is not the router's: the service answers, or, on a base domain, this API."""
+    code: str
+    """Of the router's answer; else `ADMITTED`, `WAKES` (first, that is) or `NOT_A_PREVIEW`."""
+    text: str
+    """The same in words."""
 
 
 class Explanation(Answer, frozen=True, kw_only=True):
     """The chain of decisions for a URL."""
 
+    url: str
+    """Without its token and query."""
+    sandbox: str | None
+    """The one that the host names, whether it exists or not."""
     steps: list[Step]
     outcome: Outcome
 

@@ -1,0 +1,277 @@
+"""The async face, on trio and on asyncio, against a server of answers written beforehand."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from actors import PorticoError, ProcessNotFoundError, SandboxNotFoundError, SandboxStoppedError
+from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, KeyRefusedError, ServerUnreachableError
+from proxy.client.calls import Call, logs
+from tests.proxy.client.conftest import KEY, Script
+
+SANDBOX = {
+    "id": "my-app",
+    "status": "running",
+    "container": "process",
+    "open_ports": False,
+    "when_asleep": "wake",
+    "sleep_after": 600.0,
+    "preview_auth": False,
+    "ports": [],
+}
+PORT = {
+    "port": 8000,
+    "url": "http://8000-my-app-k3v9x0q2m7t1z8aa.localhost:8787/",
+    "name": "web",
+    "token": "k3v9x0q2m7t1z8aa",
+    "host_header": "localhost",
+    "status": "active",
+}
+PROCESS = {"id": "p-1", "command": "sleep 1", "pid": 7, "status": "running", "exit_code": None}
+EXITED = {**PROCESS, "status": "exited", "exit_code": -15}
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def run(request: pytest.FixtureRequest, script: Script) -> Callable[[Callable[[AsyncClient], Awaitable[None]]], None]:
+    """Run a coroutine function with a client of the scripted server, on either event loop."""
+
+    def run(main: Callable[[AsyncClient], Awaitable[None]]) -> None:
+        async def with_client() -> None:
+            async with AsyncClient(script.url, api_key=KEY) as client:
+                await main(client)
+
+        anyio.run(with_client, backend=request.param)
+        assert not script.answers, "the client did not ask for all that it was expected to"
+
+    return run
+
+
+Run = Callable[[Callable[[AsyncClient], Awaitable[None]]], None]
+
+
+def test_sandbox_is_made_its_service_started_and_its_port_exposed(run: Run, script: Script) -> None:
+    script.answer(201, {**SANDBOX, "preview_auth_token": "told-this-once"})
+    script.answer(201, PROCESS)
+    script.answer(200, PROCESS)
+    script.answer(201, PORT)
+
+    async def main(client: AsyncClient) -> None:
+        sandbox = await client.get_sandbox("My-App", container="process", preview_auth="auto")
+        assert (sandbox.id, sandbox.preview_auth_token) == ("my-app", "told-this-once")
+        assert "told-this-once" not in repr(sandbox)
+        process = await sandbox.start_process("sleep 1", env={"A": "b"}, id="p-1")
+        assert (process.id, process.pid, process.status, process.exit_code) == ("p-1", 7, "running", None)
+        await process.wait_for_port(8000)
+        exposed = await sandbox.expose_port(8000, name="web")
+        assert exposed.url == PORT["url"]
+
+    run(main)
+    made, started, waited, exposed = script.asked
+    assert made.headers["authorization"] == f"Bearer {KEY}"
+    assert isinstance(made.json, dict)
+    assert made.json["id"] == "my-app"
+    assert "sleep_after" not in made.json
+    assert started.json == {"command": "sleep 1", "cwd": None, "env": {"A": "b"}, "id": "p-1"}
+    assert waited.target == "/v1/sandboxes/my-app/processes/p-1/wait-for-port"
+    assert (exposed.method, exposed.target) == ("PUT", "/v1/sandboxes/my-app/ports/8000")
+
+
+def test_change_that_broke_off_is_sent_again_with_the_same_key(run: Run, script: Script) -> None:
+    script.answer(0, None)
+    script.refuse(503, "OVERLOADED", Retry_After="0")
+    script.answer(200, {"closed": 2})
+
+    async def main(client: AsyncClient) -> None:
+        script.asked.clear()
+        assert await _sandbox(client).unexpose_port(8000) == 2
+
+    run(main)
+    assert len({asked.headers["idempotency-key"] for asked in script.asked}) == 1
+    assert len(script.asked) == 3
+
+
+def test_refusal_is_the_embedding_apis_exception(run: Run, script: Script) -> None:
+    script.refuse(404, "SANDBOX_NOT_FOUND")
+    script.refuse(410, "SANDBOX_STOPPED")
+    script.refuse(403, "FORBIDDEN")
+    script.refuse(404, "PROCESS_NOT_FOUND")
+
+    async def main(client: AsyncClient) -> None:
+        with pytest.raises(SandboxNotFoundError):
+            await client.find_sandbox("my-app")
+        with pytest.raises(SandboxStoppedError):
+            await _sandbox(client).wake()
+        with pytest.raises(KeyRefusedError):
+            await client.list_keys()
+        with pytest.raises(ProcessNotFoundError):
+            await _sandbox(client).get_process("p-1")
+
+    run(main)
+
+
+def test_destroying_what_is_gone_is_no_error(run: Run, script: Script) -> None:
+    script.refuse(404, "SANDBOX_NOT_FOUND")
+
+    async def main(client: AsyncClient) -> None:
+        assert await _sandbox(client).destroy() == 0
+
+    run(main)
+
+
+def test_list_is_asked_for_page_by_page(run: Run, script: Script) -> None:
+    script.answer(200, {"sandboxes": [SANDBOX], "next": "my-app"})
+    script.answer(200, {"sandboxes": [{**SANDBOX, "id": "other"}], "next": None})
+
+    async def main(client: AsyncClient) -> None:
+        assert [found.id for found in await client.list_sandboxes()] == ["my-app", "other"]
+
+    run(main)
+    assert [asked.target for asked in script.asked] == [
+        "/v1/sandboxes?limit=100",
+        "/v1/sandboxes?limit=100&after=my-app",
+    ]
+
+
+def test_ports_are_looked_up(run: Run, script: Script) -> None:
+    for _ in range(4):
+        script.answer(200, {"ports": [PORT]})
+
+    async def main(client: AsyncClient) -> None:
+        sandbox = _sandbox(client)
+        assert await sandbox.is_port_exposed(8000)
+        assert not await sandbox.is_port_exposed(8001)
+        assert await sandbox.validate_port_token(8000, "k3v9x0q2m7t1z8aa")
+        assert not await sandbox.validate_port_token(8000, "wrong")
+        assert not await sandbox.is_port_exposed(True)
+
+    run(main)
+
+
+def test_share_is_revoked_by_its_id_alone(run: Run, script: Script) -> None:
+    share = {"id": "sh-1", "port": 8000, "expires_at": "2026-11-22T15:30:00+00:00", "once": False}
+    for _ in range(2):
+        script.answer(200, {"ports": [PORT]})
+        script.answer(200, {"shares": [share]})
+        script.answer(200, {"closed": 1})
+    script.answers.pop()
+
+    async def main(client: AsyncClient) -> None:
+        assert await _sandbox(client).revoke_share("sh-1") == 1
+        assert await _sandbox(client).revoke_share("sh-2") == 0
+
+    run(main)
+    assert script.asked[2].target == "/v1/sandboxes/my-app/ports/8000/shares/sh-1"
+
+
+def test_logs_are_followed_as_they_come_and_left_half_way(run: Run, script: Script) -> None:
+    script.answer(200, b"a" * 100_000)
+    script.answer(200, PROCESS)
+    script.answer(200, b"one line\n")
+    script.refuse(404, "PROCESS_NOT_FOUND")
+
+    async def main(client: AsyncClient) -> None:
+        process = await _start(client, script)
+        async with process.follow_logs() as pieces:
+            async for piece in pieces:
+                assert piece.startswith(b"a")
+                break
+        await process.refresh()
+        assert await process.logs() == b"one line\n"
+        with pytest.raises(ProcessNotFoundError):
+            async with process.follow_logs():
+                pytest.fail("it was refused")
+
+    run(main)
+    assert script.asked[1].target.endswith("/logs?follow=true")
+
+
+def test_stream_that_breaks_off_says_so(run: Run, script: Script) -> None:
+    script.answer(200, b"half", Content_Length="100", Connection="close")
+
+    async def main(client: AsyncClient) -> None:
+        process = await _start(client, script)
+        with pytest.raises(ServerUnreachableError, match="broke off"):
+            await _read_all(process)
+
+    run(main)
+
+
+def test_exit_is_waited_for(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.client.aio.POLL_FIRST_S", 0.0)
+    script.answer(200, PROCESS)
+    script.answer(200, EXITED)
+
+    async def main(client: AsyncClient) -> None:
+        assert await (await _start(client, script)).wait() == -15
+
+    run(main)
+
+
+def test_server_that_is_not_there_is_unreachable(run: Run, script: Script) -> None:
+    async def main(_: AsyncClient) -> None:
+        async with AsyncClient("http://127.0.0.1:1", api_key=KEY) as nobody:
+            with pytest.raises(ServerUnreachableError) as raised:
+                await nobody.health()
+            with pytest.raises(ServerUnreachableError):
+                async with nobody.stream(_logs()):
+                    pytest.fail("nobody answered")
+        assert_no_key(raised.value)
+
+    run(main)
+
+
+def test_redirect_is_not_followed_with_the_key(run: Run, script: Script) -> None:
+    script.answer(302, b"", Location=f"{script.url}/elsewhere")
+
+    async def main(client: AsyncClient) -> None:
+        with pytest.raises(PorticoError):
+            await client.health()
+
+    run(main)
+    assert len(script.asked) == 1
+
+
+def test_answer_without_end_is_not_held(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.client.aio.ANSWER_BYTES_MAX", 1000)
+    script.answer(200, b"x" * 100_000)
+
+    async def main(client: AsyncClient) -> None:
+        with pytest.raises(PorticoError, match="larger than"):
+            await client.health()
+
+    run(main)
+
+
+def test_key_is_in_no_repr(script: Script) -> None:
+    client = AsyncClient(script.url, api_key=KEY)
+    assert KEY not in repr(client)
+    assert KEY not in repr(client._http.headers)
+    assert os.environ.get("PORTICO_API_KEY") is None
+
+
+def assert_no_key(error: BaseException | None) -> None:
+    while error is not None:
+        assert KEY not in repr(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _sandbox(client: AsyncClient) -> AsyncSandbox:
+    return AsyncSandbox(client, "my-app")
+
+
+async def _start(client: AsyncClient, script: Script) -> AsyncProcess:
+    """Start a process without its being on the record of the test."""
+    script.answers.insert(0, (201, PROCESS, {}))
+    return await _sandbox(client).start_process("sleep 1")
+
+
+async def _read_all(process: AsyncProcess) -> None:
+    async with process.follow_logs() as pieces:
+        async for piece in pieces:
+            assert piece == b"half"
+
+
+def _logs() -> Call[bytes]:
+    return logs("my-app", "p-1", follow=True)
