@@ -148,8 +148,8 @@ class Connection:
                 await close_now(self._stream)
         return given_back
 
-    async def run_out_of_time(self) -> None:
-        """Tell a client whose request head did not come to its end in time, and close."""
+    async def run_out_of_time(self) -> bool:
+        """Tell a client whose request head did not come to its end in time, and close. As `run`; gives nothing back."""
         try:
             with self._silence:
                 await self._give_up_on_silence()
@@ -158,6 +158,7 @@ class Connection:
             pass
         finally:
             await close_now(self._stream)
+        return False
 
     def drain(self) -> None:
         """Have the request under way be the last; an idle connection ends at once."""

@@ -126,7 +126,7 @@ class Door:
         """Ask the sandbox to let the request in, if it can say so at once."""
         host = preview.host
         try:
-            bearer = bearer_credential(head.fields)
+            bearer = bearer_credential(head.fields if head.judged is None else head.judged)
         except AmbiguousCredentialError as error:
             return refusal(Code.BAD_REQUEST, detail=str(error))
         request, credential = preview.knock, None

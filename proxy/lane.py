@@ -20,8 +20,9 @@ CLOSED  nothing                                      nothing
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from functools import partial
 from typing import Final
 
 import trio
@@ -29,11 +30,12 @@ import trio
 from actors import CutBecause
 from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection, First
 from proxy.core.answering import write_events
-from proxy.core.exchange import Exchange, ExchangeEvent, ResponseStarted, UpstreamClosedError
+from proxy.core.exchange import Exchange, ExchangeEvent, UpstreamClosedError
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import BadRequestError, BadResponseError
+from proxy.core.lines import LineMemo
 from proxy.core.pages import Answer, Code, refusal
-from proxy.core.serving import ReadHead, RequestStarted, ServerConnection, Signal
+from proxy.core.serving import RequestStarted, ServerConnection, Signal
 from proxy.core.websocket import GOING_AWAY
 from proxy.door import Admitted, Preview, answer_to_cut
 from proxy.options import Options
@@ -74,6 +76,7 @@ class Lane:
         "_forwarding",
         "_http",
         "_idle",
+        "_lines",
         "_nursery",
         "_on_closed",
         "_options",
@@ -100,7 +103,7 @@ class Lane:
         pump: Pump,
         pool: Pool,
         options: Options,
-        read_head: ReadHead,
+        lines: LineMemo,
         nursery: trio.Nursery,
         on_closed: Callable[["Lane"], None],
     ) -> None:
@@ -112,7 +115,7 @@ class Lane:
             pump: Calls this object.
             pool: Connections to services, watched by the same pump.
             options: Times and sizes.
-            read_head: How request heads are read.
+            lines: Reads heads.
             nursery: For what takes a task.
             on_closed: Called once, when the connection is over.
         """
@@ -122,9 +125,10 @@ class Lane:
         self._pump: Final = pump
         self._pool: Final = pool
         self._options: Final = options
+        self._lines: Final = lines
         self._nursery: Final = nursery
         self._on_closed: Final = on_closed
-        self._http: Final = ServerConnection(options.http, read_head)
+        self._http: Final = ServerConnection(options.http, lines.read_request)
         self._phase = Phase.HEAD
         self._idle = True  # between requests, with nothing of the next one here
         self._due = trio.current_time() + min(options.keep_alive_timeout_s, options.head_timeout_s)
@@ -208,7 +212,7 @@ class Lane:
         """Send a request on its way, or hand it over."""
         # Each thing is noted as soon as there is one: whatever goes wrong after that, it is had done with.
         self._started = started
-        if started.framing.has_body or started.upgrade is not None:
+        if started.head.lines is None and (started.framing.has_body or started.upgrade is not None):
             self._hand_over(First(started))
             return
         preview = self._reception.locate(started.head)
@@ -226,7 +230,9 @@ class Lane:
             self._hand_over(First(started, preview, admitted))
             return
         upstream.user = self
-        self._forwarding, exchange = self._reception.prepare(started, preview, admitted, self._options.http)
+        self._forwarding, exchange = self._reception.prepare(
+            started, preview, admitted, self._options.http, self._lines.read_response
+        )
         self._exchange = exchange
         data = exchange.start()
         try:
@@ -311,7 +317,8 @@ class Lane:
     def _written(self, events: list[ExchangeEvent]) -> bytes:
         """Return what the client is to be sent, in one piece."""
         assert self._forwarding is not None
-        if any(isinstance(event, ResponseStarted) for event in events):
+        assert self._exchange is not None
+        if self._exchange.response_started:
             # From here on there is no deadline: a stream may be as slow as it likes.
             self._due = _NEVER
         return write_events(self._http, self._forwarding, events)
@@ -496,7 +503,8 @@ class Lane:
     def _hand_over(self, first: First | None) -> None:
         """Have a `Connection` go on, with a request that was read, or with what there is to read."""
         self._clear()
-        self._nursery.start_soon(self._serve_in_task, self._leave_to_connection(), first)
+        connection = self._leave_to_connection()
+        self._nursery.start_soon(self._serve_in_task, connection, partial(connection.run, first))
 
     def _leave_to_connection(self) -> Connection:
         self._phase = Phase.TASK
@@ -507,10 +515,10 @@ class Lane:
         connection.draining = self.draining
         return connection
 
-    async def _serve_in_task(self, connection: Connection, first: First | None) -> None:
+    async def _serve_in_task(self, connection: Connection, serve: Callable[[], Awaitable[bool]]) -> None:
         given_back = False
         try:
-            given_back = await connection.run(first)
+            given_back = await serve()
         finally:
             self._connection = None
             if not given_back:
@@ -527,14 +535,6 @@ class Lane:
         self._rest()
         if self.draining:
             self._close()
-
-    async def _say_timed_out(self, connection: Connection) -> None:
-        try:
-            await connection.run_out_of_time()
-        finally:
-            self._connection = None
-            self._phase = Phase.CLOSED
-            self._on_closed(self)
 
     def _on_tunnel_ended(self) -> None:
         """The tunnel has let go of the client's socket, and of all else."""
@@ -587,7 +587,8 @@ class Lane:
             text = f"the service did not answer within {self._options.response_timeout_s:g} s"
             self._fail(refusal(Code.UPSTREAM_TIMEOUT, port=self._admitted.visit.grant.port, detail=text))
         elif self._phase is Phase.HEAD and not self._idle:
-            self._nursery.start_soon(self._say_timed_out, self._leave_to_connection())
+            connection = self._leave_to_connection()
+            self._nursery.start_soon(self._serve_in_task, connection, connection.run_out_of_time)
         elif self._phase in (Phase.HEAD, Phase.ANSWER, Phase.LINGER):
             self._close()
         return False

@@ -9,7 +9,7 @@ from typing import Final
 
 from actors import HostHeader
 from proxy.application import Application
-from proxy.core.exchange import Exchange
+from proxy.core.exchange import Exchange, ReadResponseHead
 from proxy.core.headers import Forwarding, public_scheme
 from proxy.core.http1 import Limits, RequestHead
 from proxy.core.pages import Answer
@@ -114,20 +114,25 @@ class Reception:
     def forward(self, head: RequestHead, preview: Preview, admitted: Admitted) -> tuple[Forwarding, RequestHead]:
         """Return how the response's fields are passed on, and the head as the service shall see it."""
         forwarding = self._forwarding(head, preview, admitted)
-        fields = forwarding.forward_request(head.fields, head.target, opened_by=admitted.opened_by, plain=head.plain)
+        fields = forwarding.forward_request(head.fields, head.target, opened_by=admitted.opened_by)
         return forwarding, RequestHead(head.method, head.target, b"1.1", fields)
 
     def prepare(
-        self, started: RequestStarted, preview: Preview, admitted: Admitted, limits: Limits
+        self,
+        started: RequestStarted,
+        preview: Preview,
+        admitted: Admitted,
+        limits: Limits,
+        read_head: ReadResponseHead,
     ) -> tuple[Forwarding, Exchange]:
         """Return the same, and the exchange that will carry it, for a request without content and upgrade."""
         head = started.head
-        if head.plain:
+        if head.lines is not None:
             forwarding = self._forwarding(head, preview, admitted)
             written = forwarding.write_plain_request(head, opened_by=admitted.opened_by)
-            return forwarding, Exchange(head, started.framing, written=written, limits=limits)
+            return forwarding, Exchange(head, started.framing, written=written, limits=limits, read_head=read_head)
         forwarding, head = self.forward(head, preview, admitted)
-        return forwarding, Exchange(head, started.framing, limits=limits)
+        return forwarding, Exchange(head, started.framing, limits=limits, read_head=read_head)
 
     def _forwarding(self, head: RequestHead, preview: Preview, admitted: Admitted) -> Forwarding:
         host_header = admitted.visit.grant.host_header
@@ -150,7 +155,7 @@ class Reception:
 
 def _host(head: RequestHead) -> bytes | None:
     """Return the value of the one Host field that an accepted head has."""
-    for name, _, value in head.fields:
+    for name, _, value in head.fields if head.judged is None else head.judged:
         if name == b"host":
             return value
     return None

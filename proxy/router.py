@@ -4,7 +4,6 @@ It holds nothing that is not in some actor's log: kept connections to services, 
 list of client connections, which clients can make again.
 """
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
@@ -55,7 +54,7 @@ class Router:
         self._pump: Final = Pump()
         self._pool: Final = Pool(options.upstream_idle_timeout_s, self._pump)
         self._routes: Final = Routes()
-        self._lines: Final = LineMemo(secrets.token_bytes(32))
+        self._lines: Final = LineMemo()
         self._nursery: Final = nursery
         # {connection: the share of whose address it takes, and whom to tell of its end}
         self._connections: dict[Connection | Lane, _Entry] = {}
@@ -82,7 +81,7 @@ class Router:
         if reception is None:
             await close_now(stream)
             return
-        http = ServerConnection(self._options.http, self._lines.read)
+        http = ServerConnection(self._options.http, self._lines.read_request)
         connection = Connection(stream, reception[0], pool=self._pool, options=self._options, http=http)
         self._connections[connection] = _Entry(reception[1], None)
         try:
@@ -128,7 +127,7 @@ class Router:
             pump=self._pump,
             pool=self._pool,
             options=self._options,
-            read_head=self._lines.read,
+            lines=self._lines,
             nursery=self._nursery,
             on_closed=self._forget,
         )

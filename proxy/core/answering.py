@@ -42,5 +42,8 @@ def write_events(http: ServerConnection, forwarding: Forwarding, events: Sequenc
 
 
 def _forwarded(head: ResponseHead, forwarding: Forwarding) -> ResponseHead:
-    head.fields = forwarding.forward_response(head.fields)
+    if head.lines is not None:
+        head.wires = forwarding.write_plain_response(head.lines)
+    else:
+        head.fields = forwarding.forward_response(head.fields)
     return head

@@ -8,7 +8,7 @@ What it guards above all is that the connection is never handed on out of step: 
 when both messages are complete, both ends mean to keep it, and not one byte came that belongs to neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from proxy.core.body import (
@@ -43,6 +43,9 @@ from proxy.core.http1 import (
 
 # One 100, one 103 per wave of hints; a service that sends more is not going to answer.
 INFORMATIONAL_MAX = 16
+
+ReadResponseHead = Callable[[bytes, Limits], ResponseHead]
+"""How a response head is read."""
 
 
 class UpstreamClosedError(Exception):
@@ -131,6 +134,7 @@ class Exchange:
         "_keep_alive",
         "_limits",
         "_pending",
+        "_read_response_head",
         "_remaining",
         "_searched",
         "_silent",
@@ -153,6 +157,7 @@ class Exchange:
         expect_continue: bool = False,
         written: bytes | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        read_head: ReadResponseHead = read_response_head,
     ) -> None:
         """Prepare to send a request.
 
@@ -165,6 +170,7 @@ class Exchange:
             written: The request head as bytes, if somebody has written it already: see
                 `Forwarding.write_plain_request`. Of `head` only the method counts then.
             limits: For the response head and its trailers.
+            read_head: `read_response_head`, or what reads as it does.
         """
         if framing.kind is FramingKind.UNTIL_CLOSE:
             raise ValueError("a request cannot be framed by the end of the connection")
@@ -173,6 +179,7 @@ class Exchange:
         self._upgrade = upgrade
         self._written = written
         self._limits = limits
+        self._read_response_head = read_head
         self._started = False
         self._body_sent = False
         self._remaining = framing.length
@@ -345,7 +352,7 @@ class Exchange:
             if end < 0:
                 self._wait_for_head(buffer)
                 return b""
-            head = read_response_head(buffer[:end], self._limits)
+            head = self._read_response_head(buffer[:end], self._limits)
             buffer = buffer[end:]
             self._searched = 0
             if head.status >= 200:
@@ -366,7 +373,7 @@ class Exchange:
         self._buffer = b""
         self.awaiting_continue = False
         framing = response_framing(head, self._head.method)
-        self._keep_alive = keeps_alive(head.http_version, head.fields)
+        self._keep_alive = not head.closes if head.lines is not None else keeps_alive(head.http_version, head.fields)
         self._body = body_reader(framing, self._limits)
         self.response_started = True
         events.append(ResponseStarted(head, framing))

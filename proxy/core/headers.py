@@ -21,7 +21,15 @@ from actors import HostHeader, PorticoError
 from proxy.core.fates import CONNECTION_FIELDS, Fate, request_fate, response_fate
 from proxy.core.forwarded import agreeing_trails
 from proxy.core.hostname import DEFAULT_PORTS, Host, PreviewHost, TokenHost
-from proxy.core.http1 import Field, RequestHead, connection_options, values, write_request_head
+from proxy.core.http1 import (
+    Field,
+    Line,
+    RequestHead,
+    connection_options,
+    values,
+    write_lines,
+    write_request_head,
+)
 
 MASK: Final = "****"
 """Stands for a token wherever a service might log it."""
@@ -178,7 +186,7 @@ class Forwarding:
         self._plain_tail = b"\r\n".join(_line(field) for field in own)
 
     def forward_request(
-        self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None, plain: bool = False
+        self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None
     ) -> list[Field]:
         """Return the fields for the service, ``Host`` first (RFC 9110 section 7.2).
 
@@ -187,10 +195,8 @@ class Forwarding:
             target: In origin-form, or ``*``.
             opened_by: The field whose credential opened the door: it is removed, as the service has no business
                 knowing it. The same field stays where it opened nothing, since then it is the service's own.
-            plain: ``Connection`` is known to name no field; see `RequestHead.plain`.
         """
-        if not plain:
-            fields = _without_named(fields)
+        fields = _without_named(fields)
         trusted = self._trusted
         out = [self._host]
         address_trail: list[bytes] = []
@@ -221,7 +227,7 @@ class Forwarding:
         return out
 
     def write_plain_request(self, head: RequestHead, *, opened_by: Credential | None = None) -> bytes:
-        """Write a head that is `RequestHead.plain` as the service shall see it.
+        """Write a plain head (`RequestHead.lines`) as the service shall see it.
 
         The same bytes as `forward_request` and `Exchange.start` together give, in two thirds of the time.
 
@@ -229,23 +235,17 @@ class Forwarding:
             ValueError: If anything given could end a line or the head before its time.
         """
         if self._trusted:
-            fields = self.forward_request(head.fields, head.target, opened_by=opened_by, plain=True)
+            fields = self.forward_request(head.fields, head.target, opened_by=opened_by)
             return write_request_head(head.method, head.target, fields)
+        assert head.lines is not None
         lines = [head.method + b" " + head.target + b" HTTP/1.1", self._host_line]
-        for field in head.fields:
-            fate = request_fate(field[0])
-            if fate is Fate.PASS:
-                lines.append(field[1] + b": " + field[2])
+        for field, wire, fate in head.lines:
+            if wire is not None:
+                lines.append(wire)
             elif fate is not Fate.DROP and (kept := self._kept(field, fate, opened_by)) is not None:
                 lines.append(_line(kept))
-        path = b"/" if head.target == b"*" else head.target
-        lines += (self._plain_tail + path, b"", b"")
-        block = b"\r\n".join(lines)
-        # As in `write_block`: there are as many line ends as were put there.
-        count = len(lines) - 1 + _PLAIN_TAIL_LINES
-        if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
-            raise ValueError("a field or start line holds a line end or NUL")
-        return block
+        lines.append(self._plain_tail + (b"/" if head.target == b"*" else head.target))
+        return write_lines(lines, ends_within=_PLAIN_TAIL_LINES)
 
     def _kept(self, field: Field, fate: Fate, opened_by: Credential | None) -> Field | None:
         """Return a request's field as it is passed on if its fate is to be judged by its value, None if it is not."""
@@ -272,18 +272,37 @@ class Forwarding:
             fate = response_fate(field[0])
             if fate is Fate.PASS:
                 out.append(field)
-            elif fate is Fate.LOCATION:
-                out.append((field[0], field[1], self._public_location(field[2])))
-            elif fate is Fate.SET_COOKIE:
-                # The gate's cookie is ours to set; a preview that could set it could sign its visitors out, or in.
-                if not is_gate_cookie(field[2]):
-                    cookie = narrowed_cookie(field[2], host=self._public_host, domain=self._domain)
-                    out.append((field[0], field[1], cookie))
-            elif fate is Fate.OWN_HOST_ONLY and not self._on_base_domain:
-                # On a preview's own hostname these bind nobody else. On the base domain, which answers for a
-                # preview when `Portico-Preview` asks for it, they would bind every preview there is.
-                out.append(field)
+            elif (kept := self._kept_of_response(field, fate)) is not None:
+                out.append(kept)
         return out
+
+    def write_plain_response(self, lines: Sequence[Line]) -> list[bytes]:
+        """Return the lines for the client of a head that is plain (`ResponseHead.lines`), but for those that frame it.
+
+        The same fields as `forward_response` gives, in a third of the time.
+        """
+        out = []
+        for field, wire, fate in lines:
+            if wire is not None:
+                out.append(wire)
+            elif fate is not Fate.DROP and (kept := self._kept_of_response(field, fate)) is not None:
+                out.append(_line(kept))
+        return out
+
+    def _kept_of_response(self, field: Field, fate: Fate) -> Field | None:
+        """Return a response's field as it is passed on if its fate is to be judged by its value, None if it is not."""
+        if fate is Fate.LOCATION:
+            return (field[0], field[1], self._public_location(field[2]))
+        if fate is Fate.SET_COOKIE:
+            # The gate's cookie is ours to set; a preview that could set it could sign its visitors out, or in.
+            if is_gate_cookie(field[2]):
+                return None
+            return (field[0], field[1], narrowed_cookie(field[2], host=self._public_host, domain=self._domain))
+        if fate is Fate.OWN_HOST_ONLY and not self._on_base_domain:
+            # On a preview's own hostname these bind nobody else. On the base domain, which answers for a
+            # preview when `Portico-Preview` asks for it, they would bind every preview there is.
+            return field
+        return None
 
     def _public_location(self, value: bytes) -> bytes:
         """Turn a redirect to where the service thinks it is into one to where the client knows it.
@@ -394,6 +413,9 @@ def bearer_credential(fields: Sequence[Field]) -> Bearer | None:
     """Return the preview token that a request bears, if any.
 
     ``X-OC-Preview-Token`` wins unless it is blank; then ``Authorization: Bearer`` (RFC 6750 section 2.1).
+
+    Args:
+        fields: Of the request; those that are just passed on may be left out.
 
     Raises:
         AmbiguousCredentialError: The field that counts was sent more than once.

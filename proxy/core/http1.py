@@ -20,8 +20,20 @@ from typing import NamedTuple
 
 import h11
 
+from proxy.core.fates import Fate
+
 Field = tuple[bytes, bytes, bytes]
 """One field: its name in lower case, its name as received, its value without the space around it."""
+
+
+class Line(NamedTuple):
+    """A field line of the plainest kind; see `proxy.core.lines`."""
+
+    field: Field
+    wire: bytes | None
+    """As it is passed on; None if that is to be judged."""
+    fate: Fate
+
 
 HEAD_BYTES_MAX = 64 * 2**10  # Holds a 4 KiB cookie sixteen times over; nginx allows 32 KiB, Envoy 60 KiB.
 FIELDS_MAX = 100  # Envoy's and Apache's figure.
@@ -78,8 +90,11 @@ class RequestHead:
     fields: list[Field] = field(repr=False)
     authority: bytes | None = field(default=None, repr=False)
     """Of an absolute-form target. It must name the same host as ``Host``, which the caller judges."""
-    plain: bool = field(default=False, compare=False)
-    """Known to be in HTTP/1.1, without content, and to ask for nothing of the connection but to keep or close it."""
+    lines: Sequence[Line] | None = field(default=None, repr=False, compare=False)
+    """Of a *plain* head: one known to be in HTTP/1.1, without content, and to ask for nothing of the connection but
+    to keep or close it. None for any other."""
+    judged: Sequence[Field] | None = field(default=None, repr=False, compare=False)
+    """Of a plain head: those of its fields that are not just passed on."""
     closes: bool = field(default=False, compare=False)
     """Of a plain head: the client wants the connection closed after the answer."""
 
@@ -92,6 +107,15 @@ class ResponseHead:
     reason: bytes
     fields: list[Field] = field(repr=False)
     http_version: bytes = b"1.1"
+    lines: Sequence[Line] | None = field(default=None, repr=False, compare=False)
+    """Of a *plain* head: one known to be final and in HTTP/1.1, to have been framed in at most one way, and to ask
+    for nothing of the connection but to keep or close it. None for any other."""
+    stated: "Framing | None" = field(default=None, compare=False)
+    """Of a plain head: how its fields frame the content."""
+    closes: bool = field(default=False, compare=False)
+    """Of a plain head: the service wants to close the connection after the response."""
+    wires: list[bytes] | None = field(default=None, repr=False, compare=False)
+    """The fields as lines for the client, in place of `fields`, once `Forwarding` has written them."""
 
 
 class FramingKind(enum.Enum):
@@ -130,7 +154,7 @@ _FIELD_LINES = re.compile(rb"^(" + TOKEN + rb"):[ \t]*([^\r\n]*)\r\n", re.MULTIL
 # User information (`user@`) has no place in a request (RFC 9110 section 4.2.4): `@` matches nowhere here.
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 # Eighteen digits stay below 2**63, whatever a service behind us counts with.
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+LENGTH = re.compile(rb"[0-9]{1,18}")
 _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")
 # Upgrades that would change the rules under which *we* read the connection.
 _PROTOCOLS_REFUSED = re.compile(rb"(?:h2c?|h3|http/.*|tls/.*)", re.IGNORECASE)
@@ -224,7 +248,7 @@ def response_framing(head: ResponseHead, request_method: bytes) -> Framing:
     status = head.status
     if request_method == b"HEAD" or status < 200 or status == 204 or status == 304:
         return NO_BODY
-    return _stated_framing(head.fields) or UNTIL_CLOSE
+    return (head.stated if head.lines is not None else _stated_framing(head.fields)) or UNTIL_CLOSE
 
 
 def _stated_framing(fields: list[Field]) -> Framing | None:
@@ -299,7 +323,7 @@ def _judge_fields(fields: list[Field], http_version: bytes) -> None:
     if len(single) == 1:
         return
     length = single.get(b"content-length")
-    if length is not None and _LENGTH.fullmatch(length) is None:
+    if length is not None and LENGTH.fullmatch(length) is None:
         raise _bad("Content-Length must be 1 to 18 digits.")
     coding = single.get(b"transfer-encoding")
     if coding is not None:
@@ -364,7 +388,7 @@ def read_response_head(head: bytes, limits: Limits = DEFAULT_LIMITS) -> Response
     framed = False
     for name, _, value in fields:
         if name == b"content-length":
-            legal = _LENGTH.fullmatch(value) is not None
+            legal = LENGTH.fullmatch(value) is not None
         elif name == b"transfer-encoding":
             legal = value.lower() == b"chunked" and http_version == b"1.1"
         else:
@@ -404,11 +428,20 @@ def write_block(start_line: bytes, fields: Sequence[Field]) -> bytes:
     The check counts line ends in the result: there are as many as were put there, or somebody's value
     brought one along.
     """
-    lines = [start_line]
-    lines += [received + b": " + value for _, received, value in fields]
-    lines += (b"", b"")
-    block = b"\r\n".join(lines)
-    count = len(fields) + 2
+    return write_lines([start_line, *[received + b": " + value for _, received, value in fields]])
+
+
+def write_lines(lines: Sequence[bytes], *, ends_within: int = 0) -> bytes:
+    """Write lines and the empty line.
+
+    Args:
+        lines: The start line and field lines, without their ends.
+        ends_within: How many line ends there are within them, all of our own making.
+
+    Raises: as `write_block`.
+    """
+    block = b"\r\n".join((*lines, b"", b""))
+    count = len(lines) + 1 + ends_within
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         raise ValueError("a field or start line holds a line end or NUL")
     return block

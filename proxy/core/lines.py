@@ -1,81 +1,77 @@
-"""Request heads that are made of lines seen before.
+"""Heads that are regular through and through, read line by line.
 
-h11 is the authority on what a request head may be, and reading one takes it some 40 microseconds, a third of what a
-proxied GET costs. But browsers send the same lines again and again. A line that h11 and our own gate have accepted
-once, byte for byte, and that decides nothing about any other line, is accepted again without asking:
+h11 is the authority on what a request head may be, and reading one takes it some 40 microseconds, as much as all
+else that is done with a proxied GET. Nearly every head needs no authority: its lines are of the plainest kind there
+is, and none of them decides anything about another. Those are recognised here, each by one expression, and most by
+having been seen before:
 
-- A head is put together here only if its request line is plainly of HTTP/1.1 and in origin-form, every one of its
-  field lines is remembered, and exactly one of them is a Host. Whatever else there is goes to `read_request_head`.
-- Lines that frame the message, concern the connection, or must be single are never remembered (`_NEVER`), so what
-  makes two heads with the same lines differ cannot be among them.
-- Lines that were not seen before are read by h11 and the gate in a small head of their own; what these refuse, the
-  whole head is refused for, by `read_request_head` itself.
+- A request head is put together here only if its request line is plainly of HTTP/1.1 and in origin-form, every field
+  line is regular, and exactly one of them is a Host. A response head: if it is final, of HTTP/1.1, every line is
+  regular and at most one of them frames the content. Whatever else there is goes to `read_request_head` and
+  `read_response_head`, which refuse it or know what it means.
+- A line is regular if its name is a token without ``_``, and its value holds visible ASCII characters with spaces
+  between them. Lines that frame a request, change what the connection is, or must be single are never regular
+  (`_NEVER`); so what makes two heads with the same lines differ cannot be among them.
 
-That the short way accepts only what the long way accepts, and reads it the same, is held by a differential test
-(`tests/proxy/core/test_lines.py`, and the fuzz target ``request_head``).
+That the short way accepts only what the long way accepts, and reads it the same, is held by differential tests
+(`tests/proxy/core/test_lines.py`, and the fuzz targets ``request_head`` and ``response_head``).
 
-Lines that hold a visitor's secrets are kept as digests only.
+Lines that may hold secrets are read anew each time: none is kept.
 """
 
 import re
-from hashlib import blake2b
+from collections.abc import Callable
 from typing import Final
 
+from proxy.core.fates import Fate, request_fate, response_fate
 from proxy.core.http1 import (
+    CHUNKED,
     DEFAULT_LIMITS,
-    TOKEN,
-    BadRequestError,
-    Field,
+    LENGTH,
+    Framing,
+    FramingKind,
     Limits,
+    Line,
     RequestHead,
+    ResponseHead,
     read_request_head,
+    read_response_head,
 )
 
 REMEMBERED_MAX: Final = 4096
 """Lines of each of two generations: a busy server's visitors send some hundreds of different ones."""
 
 LINE_BYTES_MAX: Final = 1024
-"""Longer ones are seldom sent twice. With `REMEMBERED_MAX` it bounds the memory: 8 MiB and some."""
+"""Longer ones are seldom sent twice. With `REMEMBERED_MAX` it bounds the memory: 24 MiB and some for each table."""
 
 _PLAIN_REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+_PLAIN_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: ([ -~]*))?")
+_REGULAR_LINE: Final = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]+):[ \t]*((?:[!-~](?:[ -~]*[!-~])?)?)[ \t]*")
 
 # Each of these can change what another line, or the rest of the connection, means.
-_NEVER: Final = frozenset(
+_NEVER_IN_REQUESTS: Final = frozenset(
     b"content-length transfer-encoding content-type expect upgrade trailer te proxy-connection http2-settings".split()
 )
-_SECRET: Final = (b"cookie", b"authorization", b"x-oc-preview-token", b"proxy-authorization")
-_SECRET_LINE: Final = re.compile(rb"(" + b"|".join(_SECRET) + rb"):[ \t]*", re.IGNORECASE)
-_FIELD_NAME: Final = re.compile(rb"(" + TOKEN + rb"):")
+_NEVER_IN_RESPONSES: Final = frozenset({b"upgrade"})
+_SECRET_IN_REQUESTS: Final = frozenset(b"cookie authorization x-oc-preview-token proxy-authorization".split())
+# A redirect's address may hold a code or a token.
+_SECRET_IN_RESPONSES: Final = frozenset(b"set-cookie location".split())
 
-_HOST_OF_NOBODY: Final = b"Host: a"
+_KEEP_ALIVE: Final = b"keep-alive"
+_CLOSE: Final = b"close"
 
 
 class LineMemo:
-    """Lines that were accepted before: the most recently used ones, in two generations."""
+    """Reads the heads of all connections, and remembers their lines."""
 
-    __slots__ = ("_key", "_old", "_old_secrets", "_secrets", "_young")
+    __slots__ = ("_of_requests", "_of_responses")
 
-    def __init__(self, key: bytes) -> None:
-        """Begin with none.
+    def __init__(self) -> None:
+        self._of_requests: Final = _Table(request_fate, _NEVER_IN_REQUESTS, _SECRET_IN_REQUESTS)
+        self._of_responses: Final = _Table(_fate_in_response, _NEVER_IN_RESPONSES, _SECRET_IN_RESPONSES)
 
-        Args:
-            key: 16 to 64 random bytes, for the digests of lines that hold secrets.
-        """
-        self._key: Final = key
-        # By line: the field it was read as.
-        self._young: dict[bytes, Field] = {}
-        self._old: dict[bytes, Field] = {}
-        # {digest of a line: its field's name, lower and as received}
-        self._secrets: dict[bytes, tuple[bytes, bytes]] = {}
-        self._old_secrets: dict[bytes, tuple[bytes, bytes]] = {}
-
-    def read(self, head: bytes, limits: Limits = DEFAULT_LIMITS, *, learnt: bool = False) -> RequestHead:
+    def read_request(self, head: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
         """Read one whole request head, as `read_request_head` does.
-
-        Args:
-            head: As for `read_request_head`.
-            limits: As for `read_request_head`.
-            learnt: Its lines have just been looked at.
 
         Raises: as `read_request_head`.
         """
@@ -85,90 +81,100 @@ class LineMemo:
         start = _PLAIN_REQUEST_LINE.fullmatch(lines[0])
         if start is None or len(lines[0]) > limits.target_bytes_max:
             return read_request_head(head, limits)
-        fields: list[Field] = []
+        found = self._of_requests.read(lines[1:-2])
+        if found is None:
+            return read_request_head(head, limits)
+        judged = [field for field, wire, _ in found if wire is None]
         hosts, closes = 0, False
-        known = self._young.get
-        for line in lines[1:-2]:
-            field = known(line) or self._recall(line)
-            if field is None:
-                if learnt or not self._learn(lines[1:-2], limits):
-                    # It is not to be remembered; or it was, and is forgotten already.
-                    return read_request_head(head, limits)
-                return self.read(head, limits, learnt=True)
-            if field[0] == b"host":
+        for name, _, value in judged:
+            if name == b"host":
                 hosts += 1
-            elif field[0] == b"connection":
-                closes = closes or field[2].lower() == b"close"
-            fields.append(field)
+            elif name == b"connection" and value.lower() == _CLOSE:
+                closes = True
         if hosts != 1:
             return read_request_head(head, limits)
         method, target = start.groups()
-        return RequestHead(method, target, b"1.1", fields, None, plain=True, closes=closes)
+        return RequestHead(method, target, b"1.1", [line[0] for line in found], None, found, judged, closes)
 
-    def _recall(self, line: bytes) -> Field | None:
-        """Look among the lines of the generation before, and among those that hold secrets."""
-        field = self._old.get(line)
-        if field is not None:
-            self._remember(line, field)
-            return field
-        secret = _SECRET_LINE.match(line)
-        if secret is None:
-            return None
-        digest = self._digest(line)
-        names = self._secrets.get(digest)
-        if names is None:
-            names = self._old_secrets.get(digest)
-            if names is None:
-                return None
-            self._remember_secret(digest, names)
-        return (*names, line[secret.end() :].rstrip(b" \t"))
+    def read_response(self, head: bytes, limits: Limits = DEFAULT_LIMITS) -> ResponseHead:
+        """Read one whole response head, as `read_response_head` does.
 
-    def _learn(self, lines: list[bytes], limits: Limits) -> bool:
-        """Have the lines that are not remembered read by those who know; False if it must be the whole head."""
-        unknown = [line for line in lines if line not in self._young and self._recall(line) is None]
-        host = _HOST_OF_NOBODY
-        others = []
-        for line in unknown:
-            name = _FIELD_NAME.match(line)
-            if name is None or len(line) > LINE_BYTES_MAX:
-                return False
-            lower = name[1].lower()
-            if lower in _NEVER or b"_" in lower:
-                return False
-            if lower == b"connection" and line[name.end() :].strip(b" \t").lower() not in (b"keep-alive", b"close"):
-                return False
-            if lower == b"host" and host is _HOST_OF_NOBODY:
-                host = line
-            else:
-                others.append(line)
-        small = b"\r\n".join((b"GET / HTTP/1.1", host, *others, b"", b""))
-        try:
-            fields = read_request_head(small, limits).fields
-        except BadRequestError:
-            return False
-        if len(fields) != len(others) + 1:
-            return False
-        if host is not _HOST_OF_NOBODY:
-            self._remember(host, fields[0])
-        for line, field in zip(others, fields[1:], strict=True):
-            if field[0] in _SECRET:
-                self._remember_secret(self._digest(line), field[:2])
-            else:
-                self._remember(line, field)
-        return True
-
-    def _digest(self, line: bytes) -> bytes:
-        return blake2b(line, digest_size=16, key=self._key).digest()
-
-    def _remember(self, line: bytes, field: Field) -> None:
-        if len(self._young) >= REMEMBERED_MAX:
-            self._old, self._young = self._young, {}
-        self._young[line] = field
-
-    def _remember_secret(self, digest: bytes, names: tuple[bytes, bytes]) -> None:
-        if len(self._secrets) >= REMEMBERED_MAX:
-            self._old_secrets, self._secrets = self._secrets, {}
-        self._secrets[digest] = names
+        Raises: as `read_response_head`.
+        """
+        lines = head.split(b"\r\n")
+        if len(head) > limits.head_bytes_max or lines[-2:] != [b"", b""] or len(lines) - 3 > limits.fields_max:
+            return read_response_head(head, limits)
+        start = _PLAIN_STATUS_LINE.fullmatch(lines[0])
+        if start is None:
+            return read_response_head(head, limits)
+        found = self._of_responses.read(lines[1:-2])
+        if found is None:
+            return read_response_head(head, limits)
+        stated: Framing | None = None
+        closes = False
+        for (name, _, value), wire, _ in found:
+            if wire is not None:
+                continue
+            if name == b"content-length":
+                if stated is not None or LENGTH.fullmatch(value) is None:
+                    return read_response_head(head, limits)
+                stated = Framing(FramingKind.LENGTH, int(value))
+            elif name == b"transfer-encoding":
+                if stated is not None or value.lower() != b"chunked":
+                    return read_response_head(head, limits)
+                stated = CHUNKED
+            elif name == b"connection" and value.lower() == _CLOSE:
+                closes = True
+        status, reason = start.groups()
+        fields = [line[0] for line in found]
+        return ResponseHead(int(status), reason or b"", fields, b"1.1", found, stated, closes)
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old) + len(self._secrets) + len(self._old_secrets)
+        return len(self._of_requests) + len(self._of_responses)
+
+
+class _Table:
+    """Lines that are regular: the most recently used ones, in two generations."""
+
+    __slots__ = ("_fate", "_never", "_old", "_secret", "_young")
+
+    def __init__(self, fate: Callable[[bytes], Fate], never: frozenset[bytes], secret: frozenset[bytes]) -> None:
+        self._fate: Final = fate
+        self._never: Final = never
+        self._secret: Final = secret
+        self._young: dict[bytes, Line] = {}
+        self._old: dict[bytes, Line] = {}
+
+    def read(self, lines: list[bytes]) -> list[Line] | None:
+        """Read lines; None if one of them is not regular."""
+        known = self._young.get
+        found = [known(line) or self._read_one(line) for line in lines]
+        return None if None in found else found  # type: ignore[return-value]  # none is None
+
+    def _read_one(self, line: bytes) -> Line | None:
+        """Read a line that is not among the young."""
+        known = self._old.get(line)
+        if known is None:
+            regular = _REGULAR_LINE.fullmatch(line)
+            if regular is None:
+                return None
+            received, value = regular.groups()
+            name = received.lower()
+            if name in self._never or (name == b"connection" and value.lower() not in (_KEEP_ALIVE, _CLOSE)):
+                return None
+            fate = self._fate(name)
+            known = Line((name, received, value), received + b": " + value if fate is Fate.PASS else None, fate)
+            if name in self._secret or len(line) > LINE_BYTES_MAX:
+                return known
+        if len(self._young) >= REMEMBERED_MAX:
+            self._old, self._young = self._young, {}
+        self._young[line] = known
+        return known
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
+def _fate_in_response(name: bytes) -> Fate:
+    # The length is told anew by who frames the answer.
+    return Fate.DROP if name == b"content-length" else response_fate(name)

@@ -47,6 +47,7 @@ from proxy.core.http1 import (
     request_framing,
     requested_upgrade,
     values,
+    write_lines,
     write_response_head,
 )
 
@@ -244,7 +245,7 @@ class ServerConnection:
         self._searched = 0
         head = self._read_request_head(buffer[:end], self._limits)
         self._head = head
-        if head.plain:
+        if head.lines is not None:
             if head.closes:
                 self._must_close = True
             self._upgrade = None
@@ -330,24 +331,33 @@ class ServerConnection:
         request = self._head
         if request is None and self._failure is None:
             raise RuntimeError("there is no request to answer")
+        own = self._frame(request, head, framing)
+        if head.wires is not None:
+            start = b"HTTP/1.1 %d %b" % (head.status, head.reason)
+            return write_lines([start, *head.wires, *[received + b": " + value for _, received, value in own]])
         fields = _without_framing(head.fields)
         if head.status == 426:
             # It must say what to upgrade to (RFC 9110 section 15.5.22).
             fields += [field for field in head.fields if field[0] == b"upgrade"]
+        return write_response_head(head.status, head.reason, fields + own)
+
+    def _frame(self, request: RequestHead | None, head: ResponseHead, framing: Framing) -> list[Field]:
+        """Decide how the content is framed and what becomes of the connection; return the fields that say so."""
+        own: list[Field] = []
         modern = request is None or request.http_version == b"1.1"
         if (request is not None and request.method == b"HEAD") or head.status in (204, 304):
             self._writing = _Writing.NOTHING
             if framing.kind is FramingKind.LENGTH and head.status not in (204, 304):
-                fields.append((b"content-length", b"Content-Length", b"%d" % framing.length))
+                own.append((b"content-length", b"Content-Length", b"%d" % framing.length))
             elif head.status != 204:
-                fields += [field for field in head.fields if field[0] == b"content-length"]
+                own += [field for field in head.fields if field[0] == b"content-length"]
         elif framing.kind is FramingKind.LENGTH or framing.kind is FramingKind.NONE:
             self._writing = _Writing.LENGTH
             self._remaining = framing.length
-            fields.append((b"content-length", b"Content-Length", b"%d" % framing.length))
+            own.append((b"content-length", b"Content-Length", b"%d" % framing.length))
         elif modern:
             self._writing = _Writing.CHUNKED
-            fields.append(_CHUNKED)
+            own.append(_CHUNKED)
         else:
             self._writing = _Writing.UNTIL_CLOSE
             self._must_close = True
@@ -356,10 +366,10 @@ class ServerConnection:
             # (RFC 9110 section 10.1.1), so nothing that follows is read.
             self._must_close = True
         if self._must_close:
-            fields.append(_CLOSE)
+            own.append(_CLOSE)
         elif not modern:
-            fields.append(_KEEP_ALIVE)
-        return write_response_head(head.status, head.reason, fields)
+            own.append(_KEEP_ALIVE)
+        return own
 
     def content(self, data: bytes) -> bytes:
         """Write content of the answer.

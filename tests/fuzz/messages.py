@@ -15,6 +15,7 @@ from proxy.core.exchange import (
     Exchange,
     ExchangeEvent,
     Informational,
+    ReadResponseHead,
     ResponseContent,
     ResponseEnded,
     ResponseStarted,
@@ -32,8 +33,10 @@ from proxy.core.http1 import (
     Limits,
     RequestHead,
     ResponseHead,
+    keeps_alive,
     read_request_head,
     read_response_head,
+    response_framing,
 )
 from proxy.core.lines import LineMemo
 from proxy.core.serving import ReadHead, RequestContent, RequestEnded, RequestStarted, ServerConnection, Signal
@@ -75,8 +78,8 @@ def request_head(data: bytes) -> None:
     """Check a client's whole stream: heads, bodies, pipelining, its end."""
     whole, *others = [_converse(pieces) for pieces in cuttings(data)]
     # What is remembered of the first time, and of heads that came before in the same stream, changes nothing.
-    memo = LineMemo(b"k" * 16)
-    others += [_converse((data,), memo.read) for _ in range(2)]
+    memo = LineMemo()
+    others += [_converse((data,), memo.read_request) for _ in range(2)]
     for other in others:
         assert [_shown(asked) for asked in other.asked] == [_shown(asked) for asked in whole.asked]
         assert (other.begun, other.refused) == (whole.begun, whole.refused)
@@ -186,6 +189,8 @@ def response_head(data: bytes) -> None:
     """Check a service's whole stream, as the answer to GET, to HEAD, and to an offer to switch protocols."""
     for method, upgrade in ((b"GET", None), (b"HEAD", None), (b"GET", b"websocket")):
         whole, *others = [_answer(pieces, method, upgrade) for pieces in cuttings(data)]
+        memo = LineMemo()
+        others += [_answer((data,), method, upgrade, memo.read_response) for _ in range(2)]
         for other in others:
             assert (other.failure, other.reusable, other.leftover) == (whole.failure, whole.reusable, whole.leftover)
             # A read that brings a fault tells nothing else, so smaller pieces tell more before it.
@@ -199,10 +204,15 @@ def response_head(data: bytes) -> None:
     end = data.find(b"\r\n\r\n")
     if end >= 0:
         _h11_reads_the_same_head(data[: end + 4])
+        for method in (b"GET", b"HEAD"):
+            _plainly_relayed_the_same(data[: end + 4], method)
 
 
-def _answer(pieces: Sequence[bytes], method: bytes, upgrade: bytes | None) -> _Answered:
-    exchange = Exchange(RequestHead(method, b"/", b"1.1", []), NO_BODY, upgrade=upgrade, limits=LIMITS)
+def _answer(
+    pieces: Sequence[bytes], method: bytes, upgrade: bytes | None, read_head: ReadResponseHead = read_response_head
+) -> _Answered:
+    head = RequestHead(method, b"/", b"1.1", [])
+    exchange = Exchange(head, NO_BODY, upgrade=upgrade, limits=LIMITS, read_head=read_head)
     exchange.start()
     events: list[ExchangeEvent] = []
     leftover = b""
@@ -316,6 +326,25 @@ def _relay(connection: ServerConnection, events: Sequence[ExchangeEvent], *, swi
 
 def _passed_on(head: ResponseHead) -> ResponseHead:
     return ResponseHead(head.status, head.reason, _FORWARDING.forward_response(head.fields))
+
+
+def _plainly_relayed_the_same(data: bytes, method: bytes) -> None:
+    """Write an answer by way of its lines, and by way of its fields."""
+    try:
+        found = LineMemo().read_response(data)
+    except BadResponseError:
+        return
+    if found.lines is None:
+        return
+    framing = response_framing(found, method)
+    assert keeps_alive(found.http_version, found.fields) is not found.closes
+    connections = [ServerConnection() for _ in range(2)]
+    for connection in connections:
+        connection.receive(b"%b / HTTP/1.1\r\nHost: a\r\n\r\n" % method)
+        connection.next_event()
+    by_fields = connections[0].respond(_passed_on(found), framing)
+    found.wires = _FORWARDING.write_plain_response(found.lines)
+    assert connections[1].respond(found, framing) == by_fields
 
 
 # Bodies.

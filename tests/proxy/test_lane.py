@@ -373,7 +373,7 @@ async def test_cut_while_an_interim_response_is_half_sent_puts_no_answer_into_it
     assert b"INVALID_TOKEN" not in received
 
 
-@pytest.mark.parametrize("where", ["write_plain_request", "forward_request", "forward_response"])
+@pytest.mark.parametrize("where", ["write_plain_request", "forward_request", "write_plain_response"])
 async def test_bug_is_told_to_the_client_and_costs_nothing_else(
     where: str, engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
