@@ -9,6 +9,7 @@
       launch.py         options checked, environment made (pure)
       leftovers.py      what an earlier run left, found and ended
     address.py        somebody else's host
+    places.py         addresses where no sandbox can be
     dial.py           connecting to a port
 """
 

@@ -8,7 +8,7 @@ one: port 8080 of the sandbox is port 8080 of the host.
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -23,6 +23,7 @@ from actors.containers.base import (
     Run,
 )
 from actors.containers.dial import dial
+from actors.containers.places import Network, Places
 from actors.errors import NotListeningError, UnsupportedError
 
 HOST_LENGTH_MAX: Final = 253
@@ -30,8 +31,19 @@ HOST_LENGTH_MAX: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
-def address_containers() -> ContainerFactory:
-    """Return a factory of address containers. Their one option is ``host``: an IP literal or a hostname."""
+def address_containers(*, allow: Iterable[str | Network] = ()) -> ContainerFactory:
+    """Return a factory of address containers. Their one option is ``host``: an IP literal or a hostname.
+
+    Link-local, multicast and unspecified addresses, and those of cloud metadata, are refused: a literal when the
+    sandbox is made, what a name leads to at each dial.
+
+    Args:
+        allow: Networks to which that does not apply, such as ``169.254.10.0/24`` of a hypervisor's sandboxes.
+
+    Raises:
+        ValueError: One of them is no network.
+    """
+    places = Places(allow)
 
     def make(context: ContainerContext, options: Mapping[str, object]) -> Container:  # noqa: ARG001  # keeps no files
         for name in options:
@@ -39,7 +51,11 @@ def address_containers() -> ContainerFactory:
                 raise ValueError(f"an address container has no option {name!r}")
         if "host" not in options:
             raise ValueError("an address container needs the option 'host'")
-        return AddressContainer(check_host(options["host"]))
+        host = check_host(options["host"])
+        reason = places.refusal(host) if _family_of(host) is not None else None
+        if reason is not None:
+            raise ValueError(f"host {host} is {reason}, where no sandbox may be")
+        return AddressContainer(host, places)
 
     return make
 
@@ -68,15 +84,16 @@ def check_host(host: object) -> str:
 class AddressContainer:
     """A place at a fixed host."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, places: Places) -> None:
         self._host = host
+        self._places = places
 
     def __repr__(self) -> str:
         return f"<address container at {self._host}>"
 
     async def start(self, run_id: str, nursery: trio.Nursery) -> "AddressRun":  # noqa: ARG002  # no tasks to run
         await trio.lowlevel.checkpoint()
-        return AddressRun(run_id, self._host)
+        return AddressRun(run_id, self._host, self._places)
 
     async def reattach(self, run_id: str, nursery: trio.Nursery) -> Run | None:
         """Return the run: what is there does not depend on us, so it is as much up as before."""
@@ -89,9 +106,10 @@ class AddressContainer:
 class AddressRun:
     """The host, for as long as this run is not stopped."""
 
-    def __init__(self, run_id: str, host: str) -> None:
+    def __init__(self, run_id: str, host: str, places: Places) -> None:
         self.run_id = run_id
         self._host = host
+        self._places = places
         self._stopped = trio.Event()
         self._literal = _family_of(host)
 
@@ -104,14 +122,22 @@ class AddressRun:
         return await dial(port, await self._resolve(port), self._is_up)
 
     async def _resolve(self, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """Look the name up, every time: whoever moves the sandbox changes its address there."""
+        """Look the name up, every time: whoever moves the sandbox changes its address there.
+
+        What is returned has been judged, and is what is dialled: a second look-up could lead elsewhere.
+        """
         try:
             found = await trio.socket.getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise NotListeningError(port, [(self._host, f"no address: {reason.lower()}")]) from error
         # A scope id (``fe80::1%eth0``) arrives as a number beside the address and is not part of its text.
-        return [(family, str(address[0])) for family, _, _, _, address in found]
+        addresses = [(family, str(address[0])) for family, _, _, _, address in found]
+        reasons = {address: self._places.refusal(address) for _, address in addresses}
+        allowed = [(family, address) for family, address in addresses if reasons[address] is None]
+        if not allowed:
+            raise NotListeningError(port, [(address, f"{reason}, not dialled") for address, reason in reasons.items()])
+        return allowed
 
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:  # noqa: ARG002  # refused whatever they are
         raise UnsupportedError(_NO_PROCESSES)

@@ -8,6 +8,7 @@ import trio
 
 from actors.containers.address import AddressRun, address_containers, check_host
 from actors.containers.base import ContainerContext, ProcessOptions, Run
+from actors.containers.places import Places
 from actors.errors import NotListeningError, UnsupportedError
 from actors.sandbox.ids import SandboxId
 from actors.testing.containers import check_container
@@ -104,7 +105,7 @@ async def test_hostname_is_looked_up_when_dialled(nursery: trio.Nursery) -> None
             raise NotImplementedError
 
     trio.socket.set_custom_hostname_resolver(Resolver())
-    run = AddressRun("run-1", "box.internal")
+    run = AddressRun("run-1", "box.internal", Places())
     for _ in range(2):
         stream = await run.dial(port)
         await stream.send_all(b"hello")
@@ -115,7 +116,7 @@ async def test_hostname_is_looked_up_when_dialled(nursery: trio.Nursery) -> None
 
 
 async def test_hostname_without_address_is_not_listening() -> None:
-    run = AddressRun("run-1", "nobody.invalid")
+    run = AddressRun("run-1", "nobody.invalid", Places())
 
     class Resolver(trio.abc.HostnameResolver):
         async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002  # as above
@@ -130,8 +131,53 @@ async def test_hostname_without_address_is_not_listening() -> None:
     assert caught.value.tried == (("nobody.invalid", "no address: name or service not known"),)
 
 
+class Leading(trio.abc.HostnameResolver):
+    """Names lead to these addresses, one look-up after the other."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = iter(answers)
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002  # as above
+        return [(10 if ":" in address else 2, 1, 6, "", (address, port)) for address in next(self._answers)]
+
+    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]  # never asked
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "fd00:ec2::254"]
+)
+async def test_name_that_leads_where_no_sandbox_may_be_is_not_dialled(address: str) -> None:
+    trio.socket.set_custom_hostname_resolver(Leading([address]))
+    with pytest.raises(NotListeningError, match="not dialled"):
+        await AddressRun("run-1", "metadata.google.internal", Places()).dial(80)
+
+
+async def test_name_is_judged_at_each_dial_and_only_what_was_judged_is_dialled(nursery: trio.Nursery) -> None:
+    port = await listen(nursery)
+    trio.socket.set_custom_hostname_resolver(Leading(["169.254.1.1", "127.0.0.1"], ["169.254.1.1"]))
+    run = AddressRun("run-1", "box.internal", Places())
+    stream = await run.dial(port)
+    assert stream.socket.getpeername()[0] == "127.0.0.1"
+    await stream.aclose()
+    with pytest.raises(NotListeningError, match="a link-local address, not dialled"):
+        await run.dial(port)
+    nursery.cancel_scope.cancel()
+
+
+def test_literal_where_no_sandbox_may_be_is_refused_at_once_unless_it_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"169\.254\.7\.7 is a link-local address"):
+        address_containers()(context(tmp_path), {"host": "169.254.7.7"})
+    make = address_containers(allow=["169.254.7.0/24"])
+    assert repr(make(context(tmp_path), {"host": "169.254.7.7"})) == "<address container at 169.254.7.7>"
+    with pytest.raises(ValueError, match="link-local"):
+        make(context(tmp_path), {"host": "169.254.8.7"})
+    with pytest.raises(ValueError, match="does not appear to be"):
+        address_containers(allow=["here"])
+
+
 async def test_processes_are_somebody_elses() -> None:
-    run = AddressRun("run-1", "127.0.0.1")
+    run = AddressRun("run-1", "127.0.0.1", Places())
     with pytest.raises(UnsupportedError, match="runs no processes"):
         await run.start_process(ProcessOptions("true"))
     with pytest.raises(UnsupportedError, match="runs no processes"):

@@ -7,7 +7,17 @@ import pytest
 import trio
 import trio.testing
 
-from actors import ContainerSpec, FileStore, InvalidNameError, address_containers, open_runtime
+from actors import (
+    ContainerSpec,
+    FileStore,
+    InvalidNameError,
+    NotListeningError,
+    Port,
+    Visit,
+    VisitRequest,
+    address_containers,
+    open_runtime,
+)
 from tests.proxy.security.cases import DATA, Case, covers
 from tests.proxy.security.stage import Outcome, memory_stage
 
@@ -42,7 +52,7 @@ async def test_name_that_other_systems_reserve_is_a_name_and_its_files_are_in_th
     assert all(path.is_relative_to(folder) for path in files_in(tmp_path))
 
 
-# Addresses of services. `tests/data/security_disputes.json` says which part of these is not ours.
+# Addresses of services.
 
 
 @covers("Y30", "Y31", "Y33", "Y35", "Y37", "Y39")
@@ -51,6 +61,41 @@ async def test_address_that_is_no_host_makes_no_sandbox(case: Case, tmp_path: Pa
     async with open_runtime(FileStore(tmp_path / "data"), containers={"address": address_containers()}) as runtime:
         with pytest.raises(ValueError, match="host"):
             await runtime.get_sandbox("a", container=ContainerSpec("address", {"host": case.api["address"]}))
+
+
+@covers("Y30", "Y33")
+async def test_address_where_no_sandbox_may_be_makes_none(case: Case, tmp_path: Path) -> None:
+    assert case.api is not None
+    host = case.api["address"].partition(":")[0]
+    async with open_runtime(FileStore(tmp_path / "data"), containers={"address": address_containers()}) as runtime:
+        for spelling in (host, f"::ffff:{host}", f"64:ff9b::{host}"):
+            with pytest.raises(ValueError, match="where no sandbox may be"):
+                await runtime.get_sandbox("a", container=ContainerSpec("address", {"host": spelling}))
+
+
+class MetadataResolver(trio.abc.HostnameResolver):
+    """Names lead to the metadata service of a cloud."""
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002  # trio's own signature, long and unused here
+        return [(2, 1, 6, "", ("169.254.169.254", port))]
+
+    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]  # never asked
+        raise NotImplementedError
+
+
+@covers("Y37")
+async def test_name_that_leads_to_cloud_metadata_is_not_dialled(case: Case, tmp_path: Path) -> None:
+    assert case.api is not None
+    host = case.api["address"].partition(":")[0]
+    trio.socket.set_custom_hostname_resolver(MetadataResolver())
+    async with open_runtime(FileStore(tmp_path / "data"), containers={"address": address_containers()}) as runtime:
+        spec = ContainerSpec("address", {"host": host})
+        sandbox = await runtime.get_sandbox("a", container=spec, open_ports=True)
+        visit = await runtime.admit(sandbox.id, VisitRequest(Port(80), None))
+        assert isinstance(visit, Visit)
+        with pytest.raises(NotListeningError, match="metadata"):
+            await visit.run.dial(Port(80))
+        visit.end()
 
 
 # TLS. What ends it stands in front of us, or is the program that embeds us.
