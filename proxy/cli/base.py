@@ -1,0 +1,72 @@
+"""What every command of `portico` has in common: the app, where it prints, how it ends.
+
+Exit codes: 0 done; 1 it could not be done, or what was checked is damaged (a line on stderr says why); 2 the
+arguments or settings make no sense; 130 Ctrl-C. `portico exec` ends as the command it ran did, or with 125 if that was
+not run.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Final, NoReturn, TypeVar
+
+import cyclopts
+import trio
+from cyclopts import Parameter
+from rich.console import Console
+
+from actors import PorticoError
+from proxy.host import ListenError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""As a shell counts: 128 and the number of SIGINT."""
+
+PIPE_WIDTH: Final = 10_000
+"""Columns; more than any line has."""
+
+T = TypeVar("T")
+
+app = cyclopts.App(
+    name="portico",
+    help="Stable, private, revocable preview URLs for sandboxes.",
+    version=lambda: version("portico"),
+    version_flags=["--version"],
+    # A flag that is not given is off; that need not be said at each, and there is no --no-json.
+    default_parameter=Parameter(negative="", show_default=False),
+)
+
+
+def console() -> Console:
+    """Return the console for stdout."""
+    # Nothing is folded for a file or a pipe: programs look for whole lines there.
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main` under trio, and turn what people can mend into a line on stderr."""
+    try:
+        return trio.run(main)
+    except BaseException as error:
+        # A nursery wraps what its tasks raise; one plain cause is as good as the error itself.
+        cause = _only_cause(error)
+        if isinstance(cause, KeyboardInterrupt):
+            # Before it served, or while it was ending already.
+            sys.exit(EXIT_INTERRUPTED)
+        if isinstance(cause, PorticoError | ListenError):
+            fail(str(cause), EXIT_FAILED)
+        raise
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Say on stderr why it could not be done, and exit."""
+    for line in text.splitlines() or [""]:
+        print(f"portico: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,207 @@
+"""`portico log`, `portico doctor` and `portico bench`: looking at sandboxes and previews from outside the server."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from actors import SandboxId
+from proxy.cli.base import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, app, console, fail, run
+from proxy.cli.settings import DataFolder, SettingsFlags, resolve_settings
+from proxy.config import HostPort
+from proxy.core.diagnosis import Diagnosis, Target, check_path
+from proxy.doctor.record import read_record
+from proxy.doctor.report import finding_printer, print_json, print_verdict
+from proxy.doctor.walk import ANSWER_TIMEOUT_S, Errand, examine
+from proxy.history import parse_time, print_history, print_state_at, print_verification
+from proxy.loadtest.drive import Plan
+from proxy.loadtest.screen import Outcome, TargetRefusedError, load, print_report
+from proxy.loadtest.screen import print_json as print_load_json
+from proxy.loadtest.target import parse_headers, read_target
+from proxy.logging import configure_logging
+
+BENCH_S: Final = 10.0
+"""How long `portico bench` lasts unless it is told."""
+
+
+@app.command
+def log(
+    sandbox: str,
+    /,
+    *,
+    json: bool = False,
+    verify: bool = False,
+    at: str | None = None,
+    data_folder: DataFolder = None,
+) -> None:
+    """Print the history of a sandbox, from its log. Works beside a running server. Tokens are masked.
+
+    Parameters
+    ----------
+    sandbox
+        Its id; of a destroyed one, the last of that name.
+    json
+        For programs: one JSON object a line.
+    verify
+        Check every record against the chain of digests; exit code 1 if one is damaged.
+    at
+        Show the state at that time instead (2026-11-22T15:30:00Z, or seconds since 1970).
+    """
+    folder = resolve_settings(SettingsFlags(data_folder=data_folder)).settings.data_folder
+    if verify and at is not None:
+        fail("--verify and --at are two questions: ask one at a time", EXIT_USAGE)
+    try:
+        name = SandboxId(sandbox)
+        time = None if at is None else parse_time(at)
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    screen = console()
+
+    async def main() -> bool:
+        if verify:
+            return await print_verification(folder, name, as_json=json, console=screen)
+        if time is not None:
+            await print_state_at(folder, name, time, as_json=json, console=screen)
+        else:
+            await print_history(folder, name, as_json=json, console=screen)
+        return True
+
+    if not run(main):
+        sys.exit(EXIT_FAILED)
+
+
+@app.command
+def doctor(
+    url: str,
+    /,
+    *,
+    via: Annotated[str | None, Parameter(name=("--via", "--resolve"))] = None,
+    websocket: str | None = None,
+    events: str | None = None,
+    data_folder: Annotated[Path | None, Parameter(name=("--data", "--data-folder"))] = None,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    json: bool = False,
+) -> None:
+    """Find out what is wrong with a preview URL, and name the one thing to mend. Tokens are masked.
+
+    It asks as a visitor would: a sandbox that is asleep wakes. The preview token of a sandbox that has preview auth
+    is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: nothing to mend; 1: something; 2: that is no URL.
+
+    Parameters
+    ----------
+    url
+        As expose_port() returned it.
+    via
+        Connect to HOST:PORT, whatever the DNS says.
+    websocket
+        The path of a WebSocket. Without it the URL's own path is tried.
+    events
+        The path of an event stream, likewise.
+    data_folder
+        The server's data folder, to add what the sandbox's log knows.
+    timeout_s
+        For the preview to answer, waking included. Default 100.
+    json
+        For programs: one JSON object.
+    """
+    try:
+        target = Target.read(url)
+        where = None if via is None else HostPort.parse(via)
+        for path in (websocket, events):
+            check_path(path)
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    if not timeout_s > 0:
+        fail("--timeout-s: a time is more than 0", EXIT_USAGE)
+    screen = console()
+
+    async def main() -> Diagnosis:
+        errand = Errand(
+            target=target,
+            via=where,
+            preview_token=os.environ.get("PORTICO_PREVIEW_TOKEN") or None,
+            websocket_path=websocket,
+            events_path=events,
+            record=None if data_folder is None else await read_record(data_folder, target),
+            timeout_s=timeout_s,
+        )
+        return await examine(errand, (lambda _: None) if json else finding_printer(target, screen))
+
+    diagnosis = run(main)
+    (print_json if json else print_verdict)(diagnosis, target, screen)
+    if diagnosis.mend is not None:
+        sys.exit(EXIT_FAILED)
+
+
+@app.command
+def bench(
+    url: str,
+    /,
+    *,
+    connections: int = 16,
+    duration_s: Annotated[float | None, Parameter(name=("--duration", "--duration-s"))] = None,
+    requests: int | None = None,
+    rate: float | None = None,
+    header: tuple[str, ...] = (),
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 30.0,
+    json: bool = False,
+) -> None:
+    """Load a preview URL of one's own with GETs, and report rate, percentiles and errors. Ctrl-C ends it early.
+
+    Only a server on this machine can be loaded. The preview token of a sandbox that has preview auth is taken from
+    PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1: not all, or not this target; 2: the
+    arguments make no sense; 130: Ctrl-C.
+
+    Parameters
+    ----------
+    url
+        As expose_port() returned it, with any path.
+    connections
+        Kept alive, with one request at a time on each. Default 16.
+    duration_s
+        Seconds. Default 10, unless --requests says when to end.
+    requests
+        End after so many.
+    rate
+        Requests a second, of all together; latencies count from when each is due. Without it: as fast as they go.
+    header
+        NAME: VALUE, to be sent with each; give it again for more.
+    timeout_s
+        For a complete answer. Default 30.
+    json
+        For programs: one JSON object.
+    """
+    try:
+        target = read_target(url)
+        headers = parse_headers(header, os.environ.get("PORTICO_PREVIEW_TOKEN") or None)
+        plan = Plan(
+            connections=connections,
+            duration_s=BENCH_S if duration_s is None and requests is None else duration_s,
+            requests=requests,
+            rate=rate,
+            timeout_s=timeout_s,
+        )
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    screen = console()
+    configure_logging("warning", "console")
+
+    async def main() -> Outcome:
+        try:
+            return await load(target, headers, plan, screen, live=screen.is_terminal and not json)
+        except TargetRefusedError as error:
+            fail(str(error), EXIT_FAILED)
+        except ValueError as error:
+            fail(str(error), EXIT_USAGE)
+
+    outcome = run(main)
+    if json:
+        print_load_json(outcome, screen)
+    else:
+        print_report(outcome, target, plan, screen)
+    if outcome.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if not outcome.clean:
+        sys.exit(EXIT_FAILED)

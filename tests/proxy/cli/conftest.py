@@ -1,0 +1,59 @@
+"""The command, run within the test's process."""
+
+import os
+from pathlib import Path
+
+import pytest
+import structlog
+
+from proxy.cli import app
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run in an empty folder, with no settings in the environment, on a terminal of 80 columns."""
+    for name in os.environ:
+        if name.startswith("PORTICO_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+class Said:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+
+@pytest.fixture
+def portico(capsys: pytest.CaptureFixture[str]) -> "Command":
+    return Command(capsys)
+
+
+class Command:
+    """Runs the command within this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Said:
+        code: object = 0
+        try:
+            app(arguments)
+        except SystemExit as exited:
+            code = exited.code
+        structlog.reset_defaults()
+        captured = self._capsys.readouterr()
+        assert isinstance(code, int)
+        return Said(code, captured.out, captured.err)
+
+    def settings(self, *arguments: str) -> dict[str, list[str]]:
+        """Return ``{setting: [value, origin]}`` as --show-config prints it."""
+        said = self("serve", "--show-config", *arguments)
+        assert (said.code, said.err) == (0, "")
+        rows = [line.split() for line in said.out.splitlines()]
+        assert rows[0] == ["setting", "value", "from"]
+        return {row[0]: row[1:] for row in rows[1:]}

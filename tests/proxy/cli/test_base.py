@@ -1,0 +1,77 @@
+"""The command as a whole: its help, its version, what makes no sense to it."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.cli.conftest import Command
+
+# Help.
+
+
+def test_version_is_the_distributions(portico: Command) -> None:
+    assert portico("--version").out == f"{version('portico')}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), *((name, "--help") for name in ("serve", "demo", "log", "doctor", "bench"))])
+def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str, ...], portico: Command) -> None:
+    said = portico(*arguments)
+    assert said.code == 0
+    assert said.out.startswith("Usage: portico")
+    assert max(map(len, said.out.splitlines())) <= 80
+    assert "False" not in said.out
+    assert "--no-" not in said.out
+
+
+def test_help_names_every_command(portico: Command) -> None:
+    for command in ("serve", "demo", "log", "doctor", "bench"):
+        assert f"│ {command} " in portico("--help").out
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich", "segno"])
+def test_missing_extra_is_a_hint_and_no_traceback(missing: str) -> None:
+    # None in sys.modules is "not there" to an import statement.
+    code = f"import sys; sys.modules[{missing!r}] = None; import proxy.cli"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"portico: the command needs more packages ({missing} is missing): pip install 'portico[cli]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "--nope"), "Unknown option: --nope"),
+        (("nope",), 'Unknown command "nope"'),
+        (("serve", "--fields-max", "many"), '"many"'),
+        (("serve", "--fields-max", "0"), "portico: --fields-max: "),
+        (("serve", "--listen", "8787"), "portico: --listen: '8787' is not HOST:PORT"),
+        (("serve", "--log-level", "loud"), "portico: --log-level: 'loud' is none of debug, info, warning, error"),
+        (("serve", "--domain", "a b"), "portico: domain 'a b': a name holds no spaces"),
+        (("demo", "--domain", "x.workers.dev"), "portico: x.workers.dev cannot carry preview URLs"),
+        (("log",), "SANDBOX"),
+        (("log", "demo", "--verify", "--at", "0"), "portico: --verify and --at are two questions"),
+        (("log", "demo", "--at", "yesterday"), "portico: 'yesterday' is not a time"),
+        (("log", "no/id"), "portico: sandbox id 'no/id': only a-z"),
+        (("bench",), "URL"),
+        (("bench", "ftp://x"), "portico: a URL is wanted"),
+        (("bench", "http://localhost", "--rate", "0"), "portico: --rate is more than 0"),
+        (("doctor",), "URL"),
+        (("doctor", "ftp://x"), "portico: the URL of a preview begins with http:// or https://"),
+        (("doctor", "http://x", "--via", "8787"), "portico: '8787' is not HOST:PORT"),
+        (("doctor", "http://x", "--websocket", "ws"), "portico: a path begins with /"),
+        (("doctor", "http://x", "--timeout-s", "0"), "portico: --timeout-s: a time is more than 0"),
+    ],
+)
+def test_what_makes_no_sense_is_exit_code_2_and_touches_nothing(
+    arguments: tuple[str, ...], said: str, portico: Command, tmp_path: Path
+) -> None:
+    ended = portico(*arguments)
+    assert ended.code == 2
+    assert said in ended.err
+    assert ended.out == ""
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,45 @@
+"""`portico log` and `portico doctor`, as far as they need no server. tests/e2e has the rest."""
+
+import json
+from pathlib import Path
+
+from tests.proxy.cli.conftest import Command
+
+
+def test_log_of_a_missing_folder_is_exit_code_1_and_makes_none(portico: Command, tmp_path: Path) -> None:
+    said = portico("log", "demo")
+    assert (said.code, said.out, said.err) == (1, "", "portico: there is no data folder portico-data\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_log_of_an_unknown_sandbox_is_exit_code_1(portico: Command, tmp_path: Path) -> None:
+    said = portico("log", "demo", "--data", str(tmp_path))
+    assert (said.code, said.err) == (1, f"portico: there is no log of sandbox demo in {tmp_path}\n")
+
+
+# The doctor, as far as it needs no server. tests/e2e has the rest.
+
+SECRET_URL = "http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:1/"
+
+
+def test_doctor_names_the_one_thing_and_exits_with_1(portico: Command) -> None:
+    said = portico("doctor", SECRET_URL, "--via", "127.0.0.1:1")
+    assert (said.code, said.err) == (1, "")
+    *steps, mend = said.out.splitlines()
+    assert [line.split()[:2] for line in steps] == [["name", "ok"], ["dns", "skipped"], ["connect", "failed"]]
+    assert mend.startswith("Mend this: start the server (portico serve")
+    assert "k3v9x0q2m7t1z8aa" not in said.out
+
+
+def test_doctor_tells_programs_in_json_without_the_token(portico: Command) -> None:
+    said = portico("doctor", SECRET_URL, "--json", "--via", "127.0.0.1:1")
+    assert said.code == 1
+    answer = json.loads(said.out)
+    assert (answer["url"], answer["sound"]) == ("http://8080-my-app-****.localhost:1/", False)
+    assert {step["outcome"] for step in answer["steps"]} == {"ok", "failed", "skipped"}
+    assert "k3v9x0q2m7t1z8aa" not in said.out
+
+
+def test_doctor_looks_into_no_data_folder_that_nobody_named(portico: Command, tmp_path: Path) -> None:
+    portico("doctor", SECRET_URL, "--via", "127.0.0.1:1")
+    assert not list(tmp_path.iterdir())
