@@ -35,7 +35,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
     "proxy": (
         frozenset({"errors", "core"}),
         frozenset({"options", "patience"}),
-        frozenset({"transport", "config", "logging", "descriptors", "pump"}),
+        frozenset({"transport", "config", "logging", "descriptors", "pump", "local"}),
         frozenset({"upstream", "relay", "outlet"}),
         frozenset({"door", "passage", "messages"}),
         frozenset({"application", "appsocket"}),

@@ -39,6 +39,9 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 ENVIRONMENT_ID: Final = "environment"
 """Stands for the key that was given in the environment: it is not in the file and cannot be revoked."""
 
+LOCAL_ID: Final = "local"
+"""Stands for the key of commands on this machine; it is never listed, and ends with the server."""
+
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -98,12 +101,13 @@ class _File(Struct, frozen=True):
 class KeyRing:
     """The keys of one data folder. Calls block for a moment, on the disk, but for `find`, whose look is cheap."""
 
-    def __init__(self, folder: Path, own_key: str | None = None) -> None:
+    def __init__(self, folder: Path, own_key: str | None = None, *, local_key: str | None = None) -> None:
         """Prepare; the folder is made when the first key is.
 
         Args:
             folder: The data folder.
             own_key: A key with scope ``admin`` that is kept nowhere, as from ``PORTICO_API_KEY``.
+            local_key: Another one, drawn for this run and told to commands on this machine; see `proxy.local`.
 
         Raises:
             ValueError: `own_key` is too short to be a secret, or not visible ASCII.
@@ -111,6 +115,9 @@ class KeyRing:
         self._folder = folder
         self._path = folder / FILE_NAME
         self._own: KeyRecord | None = None
+        self._local = None
+        if local_key is not None:
+            self._local = KeyRecord(LOCAL_ID, "this machine", "admin", time.time(), _digest(local_key))
         if own_key is not None:
             if not OWN_KEY_LENGTH_MIN <= len(own_key) <= OWN_KEY_LENGTH_MAX or _VISIBLE.fullmatch(own_key) is None:
                 raise ValueError(
@@ -132,7 +139,7 @@ class KeyRing:
         self._refresh()
         digest = _digest(text[: OWN_KEY_LENGTH_MAX + 1])
         found = None
-        for key in self._all():
+        for key in self._all() if self._local is None else (*self._all(), self._local):
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found

@@ -125,3 +125,14 @@ def test_scopes_say_who_may_do_what() -> None:
 def test_other_scopes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no scope"):
         Scope.parse(text)
+
+
+def test_key_of_this_machine_opens_all_and_is_listed_nowhere(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path, local_key="key-of-this-run-0123456789")
+    found = ring.find("key-of-this-run-0123456789")
+    assert found is not None
+    assert (found.id, found.scope) == ("local", "admin")
+    assert ring.find("another-key-0123456789") is None
+    assert ring.records() == []
+    # Whoever comes from elsewhere still needs a key of their own.
+    assert ring.create_first() is not None
