@@ -17,6 +17,13 @@ _NGINX_UPGRADE: Final = (
     "nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
 )
 
+WEBPACK_PATH: Final = "/ws"
+"""Where webpack-dev-server has its WebSocket unless told otherwise (its ``lib/Server.js``)."""
+_WEBPACK_CLIENT: Final = (
+    "if pages ask for it elsewhere all the same, at a port of its own, it is webpack-dev-server: "
+    'devServer.client.webSocketURL = "auto://0.0.0.0:0/ws" lets them ask where they came from'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
@@ -57,7 +64,8 @@ def judge_websocket(target: Target, said: Upgraded | BadAccept | Reply | NoReply
     step = Step.WEBSOCKET
     match said:
         case Upgraded(pong=True):
-            return ok(step, f"opens at {where}, and a ping comes back")
+            text = f"opens at {where}, and a ping comes back"
+            return ok(step, f"{text}; {_WEBPACK_CLIENT}" if where == WEBPACK_PATH else text)
         case Upgraded(closed=True):
             # It passed through us in both directions; what a service does with strangers is its own affair.
             return ok(

@@ -16,7 +16,6 @@ so where the second waits behind the first, the service says everything at once.
 one at rest has something to read, only the kernel can tell.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -31,7 +30,7 @@ import trio.testing
 
 from actors.testing.containers import FakeRun
 from proxy.testing.engine import PreviewEngine, preview_engine, split_url
-from tests.corpora.one_in_one_out import MARK, converse, cuts
+from tests.corpora.one_in_one_out import MARK, converse, cuts, over_files
 from tests.corpora.strict_reader import HOP_BY_HOP, Response, Responses, Stop, read_responses
 
 METHODS: Final = (b"GET", b"HEAD", b"POST")
@@ -276,14 +275,12 @@ def report(path: Path, found: Sequence[Told]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.corpora.hostile_answers")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON lines with id and raw")
-    failed = False
-    for path in parser.parse_args(arguments).files:
-        found = run(read_hostile(path))
-        failed = failed or any(told.violations for told in found)
-        sys.stdout.writelines(f"{line}\n" for line in report(path, found))
-    return int(failed)
+    return over_files("hostile_answers", "JSON lines with id and raw", _check, arguments)
+
+
+def _check(path: Path) -> tuple[bool, Iterator[str]]:
+    found = run(read_hostile(path))
+    return any(told.violations for told in found), report(path, found)
 
 
 if __name__ == "__main__":

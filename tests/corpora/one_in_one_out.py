@@ -20,7 +20,7 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -280,13 +280,32 @@ def report(path: Path, found: Sequence[Outcome]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.corpora.one_in_one_out")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON lines with id and raw_b64")
+    return over_files("one_in_one_out", "JSON lines with id and raw_b64", _check, arguments)
+
+
+def _check(path: Path) -> tuple[bool, Iterator[str]]:
+    found = run(read_inputs(path))
+    return any(outcome.violations for outcome in found), report(path, found)
+
+
+def over_files(
+    name: str, what: str, check: Callable[[Path], tuple[bool, Iterator[str]]], arguments: Sequence[str] | None
+) -> int:
+    """Check the files that a program was given, print what it says of each, and return the program's exit code.
+
+    Args:
+        name: The program's module in this folder.
+        what: What is in its files.
+        check: Returns whether a file's law is broken, and the lines to print.
+        arguments: None: those of the process.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m tests.corpora.{name}")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=what)
     failed = False
     for path in parser.parse_args(arguments).files:
-        found = run(read_inputs(path))
-        failed = failed or any(outcome.violations for outcome in found)
-        sys.stdout.writelines(f"{line}\n" for line in report(path, found))
+        broken, lines = check(path)
+        failed = failed or broken
+        sys.stdout.writelines(f"{line}\n" for line in lines)
     return int(failed)
 
 

@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +21,13 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
     # What a machine may rightly lack: it only measures.
-    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here"),
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core here"),
 ]
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def programs(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> dict[str, Path]:
+    require_program("cc")
     return install.compile_programs(tmp_path_factory.mktemp("programs"))
 
 

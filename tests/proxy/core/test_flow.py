@@ -45,6 +45,12 @@ def test_websocket_is_judged_by_what_came_of_the_handshake(
     assert "secret" not in f"{found.text} {found.mend}"
 
 
+def test_websocket_at_webpacks_path_comes_with_what_webpack_needs_behind_a_proxy() -> None:
+    advice = 'webSocketURL = "auto://0.0.0.0:0/ws"'
+    assert advice in judge_websocket(TARGET, Upgraded(pong=True), path="/ws?x=1", named=True).text
+    assert advice not in judge_websocket(TARGET, Upgraded(pong=True), path="/hmr", named=True).text
+
+
 def test_refusal_of_our_own_is_no_plain_answer_of_a_service() -> None:
     body = json.dumps({"error": "…", "code": "OVERLOADED"}).encode()
     said = Reply(503, (("content-type", "application/json"),), body)
