@@ -43,6 +43,8 @@ from actors.errors import SandboxMismatchError as SandboxMismatchError
 from actors.errors import SandboxNotFoundError as SandboxNotFoundError
 from actors.errors import SandboxStoppedError as SandboxStoppedError
 from actors.errors import SecurityError as SecurityError
+from actors.errors import ShareNotFoundError as ShareNotFoundError
+from actors.errors import ShareSpentError as ShareSpentError
 from actors.errors import ShuttingDownError as ShuttingDownError
 from actors.errors import StoreError as StoreError
 from actors.errors import StoreLockedError as StoreLockedError
@@ -52,6 +54,7 @@ from actors.errors import UnsupportedError as UnsupportedError
 from actors.failures import where_raised as where_raised
 from actors.filestore import FileStore as FileStore
 from actors.handle import ExposedPort as ExposedPort
+from actors.handle import IssuedToken as IssuedToken
 from actors.handle import PortStatus as PortStatus
 from actors.handle import Process as Process
 from actors.handle import Sandbox as Sandbox
@@ -80,14 +83,20 @@ from actors.sandbox.ids import Port as Port
 from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
+from actors.sandbox.ids import ShareId as ShareId
 from actors.sandbox.state import SandboxState as SandboxState
 from actors.sandbox.state import Status as Status
 from actors.sandbox.urls import BUILT_IN_PREFIX as BUILT_IN_PREFIX
+from actors.sandbox.urls import SHARE_PATH as SHARE_PATH
 from actors.sandbox.urls import Domain as Domain
 from actors.sandbox.urls import PublicAddress as PublicAddress
 from actors.sandbox.urls import built_in_hostname as built_in_hostname
 from actors.sandbox.urls import first_label as first_label
 from actors.sandbox.urls import preview_url as preview_url
+from actors.shares import Share as Share
+from actors.shares import ShareSession as ShareSession
+from actors.shares import find_share as find_share
+from actors.shares import redeem_share as redeem_share
 from actors.store import Store as Store
 from actors.surroundings import Limits as Limits
 from actors.visits import Visit as Visit

@@ -504,7 +504,7 @@ class Activation:
             return False
         if self.state is None:
             return True
-        if self.book or self._leases or self._held or self.runs.must_end or next_alarm(self.state) is not None:
+        if self.book or self._leases or self._held or self.runs.must_end or self.state.in_grace:
             return False
         return trio.current_time() >= self.rest_at
 

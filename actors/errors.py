@@ -9,6 +9,8 @@ Sorted by what the catcher should do next, not by where the error arose::
       SandboxNotFoundError         there is no such sandbox
       SandboxStoppedError          it was stopped for good
       SandboxMismatchError         it exists, but was created otherwise than asked for now
+      ShareNotFoundError           there is no such share (any more)
+      ShareSpentError              the share opens one session, and has
       RetryableError               nothing is known to have changed: the same call may succeed later
         MailboxFullError           too many messages wait
         TooManyVisitsError         too many visits are under way
@@ -76,6 +78,18 @@ class SandboxMismatchError(PorticoError):
     """The sandbox exists, but with other settings than the call asks for."""
 
     code = "SANDBOX_MISMATCH"
+
+
+class ShareNotFoundError(PorticoError):
+    """There is no such share: it was never made, or it has expired or been revoked, or the secret is not its own."""
+
+    code = "SHARE_NOT_FOUND"
+
+
+class ShareSpentError(PorticoError):
+    """The share was to be redeemed once, and has been."""
+
+    code = "SHARE_SPENT"
 
 
 class RetryableError(PorticoError):

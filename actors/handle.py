@@ -28,6 +28,7 @@ from actors.sandbox.events import HostHeader
 from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.state import Exposure, SandboxState
 from actors.sandbox.urls import Domain, PublicAddress, preview_url
+from actors.shares import Share, create_share, revoke_share, shares_of
 
 if TYPE_CHECKING:
     # The runtime makes handles, so this arrow may exist for the type checker only.
@@ -77,6 +78,23 @@ class ExposedPort:
     def exposed_at(self) -> str:
         """The URL again, under the name that the reference gives it."""
         return self.url
+
+
+class IssuedToken(PreviewToken):
+    """A preview token as it is handed to its owner, this once."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self, token: PreviewToken, closed: int) -> None:
+        super().__init__(token.reveal())
+        self.closed: Final = closed
+        """How many live visits its coming into force has cut; all of them have ended."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PreviewToken) and self.matches(other.reveal())
+
+    def __hash__(self) -> int:
+        return hash(PreviewToken(self.reveal()))
 
 
 class Process:
@@ -314,7 +332,7 @@ class Sandbox:
 
     # The gate.
 
-    async def set_preview_auth(self, token: str | None = None) -> PreviewToken:
+    async def set_preview_auth(self, token: str | None = None) -> "IssuedToken":
         """Ask every visit for a bearer token from now on; live visits are cut. Return the token, this once.
 
         After an `ActorBrokenError` nobody knows whether a minted token is in force, nor can it be told again: call
@@ -324,13 +342,14 @@ class Sandbox:
             token: One's own, 16 visible ASCII characters or more; None mints one of 256 bits.
         """
         secret = _preview_token(token)
-        await self._runtime.call(self.id, SetPreviewAuth(secret.digest()))
-        return secret
+        done = await self._runtime.call(self.id, SetPreviewAuth(secret.digest()))
+        return IssuedToken(secret, done.cut)
 
-    async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> PreviewToken:
+    async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> "IssuedToken":
         """Replace the bearer token and return the new one, this once.
 
-        The old one stops at once and its visits are cut, or after `grace` seconds. After an `ActorBrokenError` nobody
+        The old one stops at once, with the browsers that signed in by it, and its visits are cut before this returns;
+        or after `grace` seconds. Shares stand: revoke them by name. After an `ActorBrokenError` nobody
         knows which token is in force, and a minted one is lost: rotate once more.
 
         Raises:
@@ -338,8 +357,47 @@ class Sandbox:
         """
         _check_seconds("grace", grace)
         secret = _preview_token(token)
-        await self._runtime.call(self.id, RotatePreviewAuth(secret.digest(), grace))
-        return secret
+        done = await self._runtime.call(self.id, RotatePreviewAuth(secret.digest(), grace))
+        return IssuedToken(secret, done.cut)
+
+    # Shares.
+
+    async def share(self, port: int, *, expires_in: float, once: bool = False, hostname: str | None = None) -> Share:
+        """Make a link that opens an exposed port, past any gate, for whoever holds it, until it ends.
+
+        It ends after `expires_in` seconds, with `revoke_share`, or with the port's URL; live visits that came by it are
+        cut then. It has a hostname of its own and gives neither the port's URL nor the bearer token away.
+
+        Args:
+            port: An exposed one; any, if the sandbox's ports are open.
+            expires_in: More than 0, at most a year.
+            once: Whether it opens one session (a browser, or a client that keeps cookies) and no more. That session
+                goes on until the share ends.
+            hostname: The base domain for the link; None: the server's first.
+
+        Raises:
+            InvalidNameError: The port is not exposed, or the time is out of range.
+            SecurityError: The port is out of range, or too many shares stand.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+            RuntimeError: No hostname was given and no server listens yet.
+        """
+        domain = Domain(hostname) if hostname is not None else None
+        return await create_share(self._runtime, self.id, port, expires_in=expires_in, once=once, domain=domain)
+
+    async def list_shares(self, port: int | None = None) -> list[Share]:
+        """Return the shares that stand, of all ports or of one, the oldest first; without their links."""
+        return shares_of(await self._state(), self._runtime.now(), port)
+
+    async def revoke_share(self, id: str) -> int:  # noqa: A002 - the published name
+        """Take a share back; return how many live visits that cut. One that is not there is left as it is.
+
+        Returns once new visits by it are refused and the live ones have ended.
+
+        Raises:
+            RevocationIncompleteError: Some visits were told to end and have not.
+            RetryableError: Nothing is known to have changed: call again.
+        """
+        return await revoke_share(self._runtime, self.id, id)
 
     # The end.
 

@@ -16,6 +16,8 @@ from actors.store import History, Store
 MASK: Final = "****"
 # A digest is no secret, but nobody reads one, and it is bytes.
 _SECRET_FIELDS: Final = frozenset({"token", "digest"})
+_LEFT_OUT: Final = frozenset({"seal"})
+"""Secret, and of no interest to anybody who reads a history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ def state_at(moments: list[Moment], time: float) -> SandboxState | None:
 
 
 def _masked_fields(fields: Mapping[str, object]) -> dict[str, object]:
-    return {name: MASK if name in _SECRET_FIELDS else _masked(value) for name, value in fields.items()}
+    return {
+        name: MASK if name in _SECRET_FIELDS else _masked(value)
+        for name, value in fields.items()
+        if name not in _LEFT_OUT
+    }
 
 
 def _masked(value: object) -> object:

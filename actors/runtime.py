@@ -21,10 +21,10 @@ from actors.containers.base import ContainerFactory, Run
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
 from actors.messages import ActorGoneError, Done
-from actors.sandbox.admission import RefusedBecause, VisitRequest
+from actors.sandbox.admission import RefusedBecause, VisitRequest, sign_in
 from actors.sandbox.decide import DEFAULT_RULES, Command, CreateSandbox, Rules
 from actors.sandbox.events import AsleepPolicy, ContainerSpec
-from actors.sandbox.ids import PreviewToken, SandboxId
+from actors.sandbox.ids import SEAL_BYTES, PreviewToken, SandboxId, Seal
 from actors.sandbox.urls import PublicAddress
 from actors.store import Store
 from actors.surroundings import Limits, Surroundings
@@ -113,6 +113,7 @@ class Runtime:
             open_ports,
             AsleepPolicy(when_asleep) if when_asleep is not None else None,
             preview_auth.digest() if preview_auth is not None else None,
+            Seal(secrets.token_bytes(SEAL_BYTES)),
         )
         await self._actor(name).call(command)
         return Sandbox(name, self)
@@ -155,6 +156,21 @@ class Runtime:
             return RefusedBecause.SANDBOX_NOT_FOUND if request.token is None else RefusedBecause.INVALID_TOKEN
         return await self._actor(sandbox).admit(request)
 
+    async def sign_in(self, sandbox: SandboxId, request: VisitRequest) -> bytes | RefusedBecause | None:
+        """Return the session that a browser may show in place of the bearer token of `request`.
+
+        Judged as a visit is, but for the run state: it admits nobody, and wakes nothing. A sandbox that does not exist
+        costs no actor.
+
+        Returns:
+            The session, for `VisitRequest.sessions`; or why there is none; None if no gate asks for one.
+
+        Raises:
+            RetryableError, StoreError: As `admit`.
+        """
+        state = await self._actor(sandbox).look() if self.exists(sandbox) else None
+        return sign_in(state, request, self.now())
+
     async def call(self, sandbox: SandboxId, command: Command, *, drain: float = 0.0) -> Done:
         """Have a command decided, made durable and carried out by the sandbox's actor.
 
@@ -181,6 +197,10 @@ class Runtime:
         """Return the run that is up in this process, if one is; for those who only look."""
         actor = self._actors.get(sandbox)
         return None if actor is None else actor.live_run
+
+    def now(self) -> float:
+        """Return the time by which everything here is judged, in seconds since 1970."""
+        return self._around.clock()
 
     def statistics(self) -> RuntimeStatistics:
         """Return a moment's view."""

@@ -157,7 +157,8 @@ class VisitBook:
         """
         for visit, reason in losing:
             if reason is CutBecause.UNEXPOSED:
-                self._visits[visit] = replace(visit.grant, exposure_generation=None)
+                # Its share, if it came by one, went with the port.
+                self._visits[visit] = replace(visit.grant, exposure_generation=None, share_generation=0)
             else:
                 visit.pull(reason)
 

@@ -163,7 +163,7 @@ def answer_to_cut(visit: Visit, preview: Preview) -> Answer:
     """Return what a request gets whose visit was cut before it had an answer: what it would get now."""
     host = preview.host
     match visit.cut_because:
-        case CutBecause.UNEXPOSED | CutBecause.DESTROYED:
+        case CutBecause.UNEXPOSED | CutBecause.UNSHARED | CutBecause.DESTROYED:
             code = Code.INVALID_TOKEN if isinstance(host, TokenHost) else Code.SANDBOX_NOT_FOUND
         case CutBecause.ROTATED:
             code = Code.AUTH_REQUIRED if visit.grant.auth_generation is None else Code.AUTH_INVALID
@@ -177,8 +177,7 @@ def answer_to_cut(visit: Visit, preview: Preview) -> Answer:
 def _verdict(judged: Visit | RefusedBecause, sandbox: SandboxId, credential: Credential | None) -> Admitted | Answer:
     if isinstance(judged, RefusedBecause):
         return refusal(Code(judged.value), sandbox=sandbox)
-    # A preflight enters without being asked for its token; one that was sent all the same is still the gate's.
-    return Admitted(judged, credential if judged.grant.auth_generation is not None else None)
+    return Admitted(judged, credential if judged.grant.by_bearer else None)
 
 
 def answer_to_error(error: PorticoError, sandbox: SandboxId) -> Answer:

@@ -5,6 +5,7 @@
     ids         names and secrets that cannot be wrong
     events      what has happened: frozen, versioned, the vocabulary of the log
     state       evolve(state, event) -> state; fold; snapshot
+    sessions    what a browser shows in place of a secret
     decide      decide(state, command, now) -> events, or a refusal
     admission   admit(state, visit, now) -> grant, refusal or need to wake; still_holds(state, grant, now)
 
@@ -24,17 +25,21 @@ from actors.sandbox.admission import NeedsWake as NeedsWake
 from actors.sandbox.admission import RefusedBecause as RefusedBecause
 from actors.sandbox.admission import VisitRequest as VisitRequest
 from actors.sandbox.admission import admit as admit
+from actors.sandbox.admission import sign_in as sign_in
 from actors.sandbox.admission import still_holds as still_holds
 from actors.sandbox.decide import REVOCATIONS as REVOCATIONS
 from actors.sandbox.decide import BeginRun as BeginRun
 from actors.sandbox.decide import Command as Command
 from actors.sandbox.decide import CreateSandbox as CreateSandbox
+from actors.sandbox.decide import CreateShare as CreateShare
 from actors.sandbox.decide import DestroySandbox as DestroySandbox
 from actors.sandbox.decide import EndRun as EndRun
 from actors.sandbox.decide import ExposePort as ExposePort
 from actors.sandbox.decide import FireAlarm as FireAlarm
+from actors.sandbox.decide import RedeemShare as RedeemShare
 from actors.sandbox.decide import Refusal as Refusal
 from actors.sandbox.decide import RefusalReason as RefusalReason
+from actors.sandbox.decide import RevokeShare as RevokeShare
 from actors.sandbox.decide import RotatePreviewAuth as RotatePreviewAuth
 from actors.sandbox.decide import Rules as Rules
 from actors.sandbox.decide import SetPreviewAuth as SetPreviewAuth
@@ -56,13 +61,20 @@ from actors.sandbox.events import RunStarted as RunStarted
 from actors.sandbox.events import SandboxCreated as SandboxCreated
 from actors.sandbox.events import SandboxDestroyed as SandboxDestroyed
 from actors.sandbox.events import SandboxStopped as SandboxStopped
+from actors.sandbox.events import ShareCreated as ShareCreated
+from actors.sandbox.events import ShareExpired as ShareExpired
+from actors.sandbox.events import ShareRedeemed as ShareRedeemed
+from actors.sandbox.events import ShareRevoked as ShareRevoked
 from actors.sandbox.ids import Port as Port
 from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
+from actors.sandbox.ids import Seal as Seal
+from actors.sandbox.ids import ShareId as ShareId
 from actors.sandbox.state import Exposure as Exposure
 from actors.sandbox.state import PreviewAuth as PreviewAuth
 from actors.sandbox.state import SandboxState as SandboxState
+from actors.sandbox.state import Sharing as Sharing
 from actors.sandbox.state import Status as Status
 from actors.sandbox.state import evolve as evolve
 from actors.sandbox.state import fold as fold

@@ -11,13 +11,14 @@ are thereby one rule seen from two sides, and a property test holds them togethe
 import hashlib
 import hmac
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from actors.sandbox.events import AsleepPolicy, HostHeader
 from actors.sandbox.ids import Port, PortToken
-from actors.sandbox.state import Exposure, PreviewAuth, SandboxState, Status
+from actors.sandbox.sessions import gate_session, share_session
+from actors.sandbox.state import Exposure, PreviewAuth, SandboxState, Sharing, Status
 
 
 class VisitRequest(msgspec.Struct, frozen=True, gc=False):
@@ -30,6 +31,10 @@ class VisitRequest(msgspec.Struct, frozen=True, gc=False):
     """The bearer secret, if one was sent."""
     preflight: bool = False
     """A CORS preflight: browsers cannot attach a bearer token to one (Fetch standard, CORS-preflight fetch)."""
+    sessions: tuple[bytes, ...] = ()
+    """What browsers show that have signed in, or opened a share's link: see `sessions`. Any right one will do."""
+    share_secret: bytes | None = None
+    """The secret of a share's link, if it was sent instead of a session."""
 
     def __repr__(self) -> str:
         return f"VisitRequest(port={self.port})"
@@ -47,8 +52,14 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     exposure_generation: int | None
     """None in the built-in form."""
     auth_generation: int | None
-    """Of the bearer token it came with; None if there was no gate."""
+    """Of the bearer token it came with, or signed in with; None if there was no gate, or a share opened it."""
     host_header: HostHeader = HostHeader.LOCALHOST
+    share: str | None = None
+    """The share it came by."""
+    share_generation: int = 0
+    """Of that share. 0: the visit may outlive it; see `VisitBook.let_linger`."""
+    by_bearer: bool = False
+    """Whether a bearer token that it brought opened the gate; that one is no business of the service's."""
 
 
 class RefusedBecause(StrEnum):
@@ -71,6 +82,7 @@ class CutBecause(StrEnum):
 
     UNEXPOSED = "unexposed"
     ROTATED = "rotated"
+    UNSHARED = "unshared"
     RUN_ENDED = "run ended"
     STOPPED = "stopped"
     DESTROYED = "destroyed"
@@ -88,6 +100,9 @@ _NO_TOKEN: Final = ""
 def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admission:
     """Judge a visit.
 
+    In a hostname the id of a share may stand where a port's token does. Then it takes a credential of that share, and
+    no other is asked for.
+
     Args:
         state: Of the sandbox that the hostname names; None if there is none.
         request: The door it knocks on, and its credentials.
@@ -96,6 +111,45 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
     Returns:
         A `Grant`, the reason of a refusal, or `NEEDS_WAKE`: judge again once the container is up.
     """
+    keys = _judge_credentials(state, request, now)
+    if isinstance(keys, RefusedBecause):
+        return keys
+    assert state is not None
+    if state.status is Status.STOPPED:
+        return RefusedBecause.SANDBOX_STOPPED
+    run_id = state.run_id
+    if run_id is None:
+        if state.auth is not None and keys.sharing is None and _is_bare_preflight(request):
+            # It was let pass without a credential, so it may not wake anything.
+            return RefusedBecause.AUTH_REQUIRED
+        return NEEDS_WAKE if state.when_asleep is AsleepPolicy.WAKE else RefusedBecause.STALE_PREVIEW_URL
+    exposure, sharing = keys.exposure, keys.sharing
+    if sharing is not None:
+        generation = exposure.generation if exposure is not None else None
+        host_header = exposure.host_header if exposure is not None else HostHeader.LOCALHOST
+        return Grant(request.port, run_id, generation, None, host_header, sharing.share, sharing.generation)
+    if exposure is None:
+        return Grant(request.port, run_id, None, keys.auth_generation, by_bearer=keys.by_bearer)
+    return Grant(
+        request.port,
+        run_id,
+        exposure.generation,
+        keys.auth_generation,
+        exposure.host_header,
+        by_bearer=keys.by_bearer,
+    )
+
+
+class _Keys(NamedTuple):
+    """What a visitor's credentials open."""
+
+    exposure: Exposure | None
+    sharing: Sharing | None = None
+    auth_generation: int | None = None
+    by_bearer: bool = False
+
+
+def _judge_credentials(state: SandboxState | None, request: VisitRequest, now: float) -> _Keys | RefusedBecause:
     exposure = None
     if request.token is None:
         if state is None or state.status is Status.DESTROYED:
@@ -107,24 +161,15 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
         exposure = state.ports.get(request.port) if state is not None else None
         expected = exposure.token.reveal() if exposure is not None else _NO_TOKEN
         if not hmac.compare_digest(expected, request.token.reveal()) or exposure is None:
-            return RefusedBecause.INVALID_TOKEN
+            sharing = _open_share(state, request, now)
+            if sharing is None:
+                return RefusedBecause.INVALID_TOKEN
+            assert state is not None
+            return _Keys(state.ports.get(sharing.port), sharing)
     assert state is not None
-    auth_generation = None
-    if state.auth is not None:
-        opened = _open_gate(state.auth, request, now)
-        if isinstance(opened, RefusedBecause):
-            return opened
-        auth_generation = opened
-    if state.status is Status.STOPPED:
-        return RefusedBecause.SANDBOX_STOPPED
-    if state.run_id is None:
-        if state.auth is not None and request.preflight and not request.preview_token:
-            # It was let pass without a credential, so it may not wake anything.
-            return RefusedBecause.AUTH_REQUIRED
-        return NEEDS_WAKE if state.when_asleep is AsleepPolicy.WAKE else RefusedBecause.STALE_PREVIEW_URL
-    if exposure is None:
-        return Grant(request.port, state.run_id, None, auth_generation)
-    return Grant(request.port, state.run_id, exposure.generation, auth_generation, exposure.host_header)
+    if state.auth is None:
+        return _Keys(exposure)
+    return _open_gate(state, state.auth, request, exposure, now)
 
 
 def still_holds(state: SandboxState | None, grant: Grant, now: float) -> CutBecause | None:
@@ -137,26 +182,94 @@ def still_holds(state: SandboxState | None, grant: Grant, now: float) -> CutBeca
         exposure: Exposure | None = state.ports.get(grant.port)
         if exposure is None or exposure.generation != grant.exposure_generation:
             return CutBecause.UNEXPOSED
-    if not _gate_still_open(state.auth, grant, now):
+    if grant.share is not None:
+        if grant.share_generation and not _share_still_stands(state, grant.share, grant.share_generation, now):
+            return CutBecause.UNSHARED
+    elif not _gate_still_open(state.auth, grant, now):
         return CutBecause.ROTATED
     if state.run_id != grant.run_id:
         return CutBecause.RUN_ENDED
     return None
 
 
-def _open_gate(auth: PreviewAuth, request: VisitRequest, now: float) -> int | RefusedBecause:
+def sign_in(state: SandboxState | None, request: VisitRequest, now: float) -> bytes | RefusedBecause | None:
+    """Return the session that a browser may show from now on in place of the bearer token of `request`.
+
+    Judges as `admit` does, but for the run state: it admits nobody and wakes nothing.
+
+    Returns:
+        The session; or why there is none; None if no gate asks for one.
+    """
+    keys = _judge_credentials(state, request, now)
+    if isinstance(keys, RefusedBecause):
+        return keys
+    assert state is not None
+    for digest, generation in _open_tokens(state.auth, now):
+        if generation == keys.auth_generation:
+            return gate_session(state.seal, request.port, generation, digest)
+    return None
+
+
+def _open_share(state: SandboxState | None, request: VisitRequest, now: float) -> Sharing | None:
+    """Return the share that the hostname names, if the request has a credential of it."""
+    if state is None or request.token is None or not (request.sessions or request.share_secret):
+        return None
+    sharing = state.shares.get(request.token.reveal())
+    if sharing is None or sharing.port != request.port or now >= sharing.expires_at:
+        return None
+    # One that opens one session is redeemed for it, not shown.
+    if request.share_secret and not sharing.once:
+        shown = hashlib.sha256(request.share_secret).digest()
+        if hmac.compare_digest(shown, sharing.digest):
+            return sharing
+    if request.sessions and _is_any_of(share_session(sharing), request.sessions):
+        return sharing
+    return None
+
+
+def _share_still_stands(state: SandboxState, share: str, generation: int, now: float) -> bool:
+    sharing = state.shares.get(share)
+    return sharing is not None and sharing.generation == generation and now < sharing.expires_at
+
+
+def _open_gate(
+    state: SandboxState, auth: PreviewAuth, request: VisitRequest, exposure: Exposure | None, now: float
+) -> _Keys | RefusedBecause:
     """Return the generation of the token that opened, or why none did."""
-    if request.preflight and request.token is not None and not request.preview_token:
-        return auth.generation
-    if not request.preview_token:
-        return RefusedBecause.AUTH_REQUIRED
-    digest = hashlib.sha256(request.preview_token).digest()
-    if hmac.compare_digest(digest, auth.digest):
-        return auth.generation
-    previous = auth.previous
-    if previous is not None and hmac.compare_digest(digest, previous.digest) and now < previous.until:
-        return previous.generation
-    return RefusedBecause.AUTH_INVALID
+    if request.token is not None and _is_bare_preflight(request):
+        return _Keys(exposure, None, auth.generation)
+    if request.preview_token:
+        digest = hashlib.sha256(request.preview_token).digest()
+        for known, generation in _open_tokens(auth, now):
+            if hmac.compare_digest(digest, known):
+                return _Keys(exposure, None, generation, by_bearer=True)
+    if request.sessions:
+        for known, generation in _open_tokens(auth, now):
+            if _is_any_of(gate_session(state.seal, request.port, generation, known), request.sessions):
+                return _Keys(exposure, None, generation)
+    shown = request.preview_token or request.sessions
+    return RefusedBecause.AUTH_INVALID if shown else RefusedBecause.AUTH_REQUIRED
+
+
+def _open_tokens(auth: PreviewAuth | None, now: float) -> tuple[tuple[bytes, int], ...]:
+    """Return digest and generation of the tokens that open, the current one first."""
+    if auth is None:
+        return ()
+    current, previous = (auth.digest, auth.generation), auth.previous
+    if previous is None or now >= previous.until:
+        return (current,)
+    return current, (previous.digest, previous.generation)
+
+
+def _is_bare_preflight(request: VisitRequest) -> bool:
+    return request.preflight and not request.preview_token and not request.sessions
+
+
+def _is_any_of(expected: bytes, shown: tuple[bytes, ...]) -> bool:
+    found = False
+    for candidate in shown:
+        found |= hmac.compare_digest(expected, candidate)
+    return found
 
 
 def _gate_still_open(auth: PreviewAuth | None, grant: Grant, now: float) -> bool:

@@ -19,6 +19,8 @@ from actors.errors import (
     SandboxNotFoundError,
     SandboxStoppedError,
     SecurityError,
+    ShareNotFoundError,
+    ShareSpentError,
 )
 from actors.sandbox.events import (
     AsleepPolicy,
@@ -37,15 +39,26 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
+    ShareExpired,
+    ShareRedeemed,
+    ShareRevoked,
 )
-from actors.sandbox.ids import EXPOSABLE_PORT_MIN, PORT_MAX, Port, PortToken, SandboxId, shown_number
-from actors.sandbox.state import PreviewAuth, SandboxState, Status, next_alarm, port_of_token
+from actors.sandbox.ids import EXPOSABLE_PORT_MIN, PORT_MAX, Port, PortToken, SandboxId, Seal, ShareId, shown_number
+from actors.sandbox.state import PreviewAuth, SandboxState, Status, port_of_token
 
 NAME_LENGTH_MAX: Final = 128
 """For the name of a port: a label for people, not a document."""
 
 PORTS_MAX: Final = 256
 """Exposed ports of one sandbox. Bounds the state, its snapshot, and what one sandbox can make us remember."""
+
+
+SHARES_MAX: Final = 256
+"""Shares of one sandbox that stand at once."""
+
+SHARE_SECONDS_MAX: Final = 366 * 24 * 3600.0
+"""A link that is to open for longer than a year is no share but a preview URL."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -77,6 +90,8 @@ class CreateSandbox(msgspec.Struct, frozen=True):
     when_asleep: AsleepPolicy | None = None
     preview_auth_digest: Digest | None = None
     """Sets the gate in the same step: a sandbox asked to be private is never open, not even for a moment."""
+    seal: Seal | None = None
+    """Freshly drawn, for a sandbox that is made; one that exists keeps its own."""
 
     def __post_init__(self) -> None:
         if self.preview_auth_digest is not None:
@@ -124,6 +139,40 @@ class RotatePreviewAuth(msgspec.Struct, frozen=True):
         _check_digest(self.digest)
 
 
+class CreateShare(msgspec.Struct, frozen=True):
+    """Make a link that opens one port, past any gate, for `expires_in` seconds."""
+
+    port: int
+    minted: ShareId
+    digest: Digest
+    """Of the secret in the link."""
+    seal: Seal
+    """Freshly drawn."""
+    expires_in: float
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
+
+class RedeemShare(msgspec.Struct, frozen=True):
+    """Somebody shows the link's secret. One that opens one session is spent by that; else nothing changes."""
+
+    share: str
+    port: int
+    digest: Digest
+    """Of the secret that was shown."""
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
+
+class RevokeShare(msgspec.Struct, frozen=True):
+    """Take a link back. One that is not there is left as it is."""
+
+    share: str
+
+
 class BeginRun(msgspec.Struct, frozen=True):
     """Name the run that is about to be brought up. With a run under way: nothing."""
 
@@ -156,6 +205,9 @@ Command = (
     | UnexposePort
     | SetPreviewAuth
     | RotatePreviewAuth
+    | CreateShare
+    | RedeemShare
+    | RevokeShare
     | BeginRun
     | EndRun
     | FireAlarm
@@ -167,6 +219,7 @@ REVOCATIONS: Final[tuple[type[Command], ...]] = (
     UnexposePort,
     SetPreviewAuth,
     RotatePreviewAuth,
+    RevokeShare,
     StopSandbox,
     DestroySandbox,
 )
@@ -181,6 +234,8 @@ class RefusalReason(Enum):
     MISMATCH = SandboxMismatchError
     FORBIDDEN = SecurityError
     INVALID = InvalidNameError
+    NO_SHARE = ShareNotFoundError
+    SHARE_SPENT = ShareSpentError
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -226,6 +281,13 @@ def decide(
             return _stopped(state) or _set_gate(state, command.digest)
         case RotatePreviewAuth():
             return _rotate(state, command, now)
+        case CreateShare():
+            return _share(state, command, now, rules)
+        case RedeemShare():
+            return _redeem(state, command, now)
+        case RevokeShare():
+            sharing = state.shares.get(command.share)
+            return (ShareRevoked(sharing.share),) if sharing is not None else ()
         case BeginRun():
             if state.run_id is not None:
                 return ()
@@ -233,8 +295,7 @@ def decide(
         case EndRun():
             return (RunEnded(command.run_id, command.reason),) if state.run_id == command.run_id else ()
         case FireAlarm():
-            due = next_alarm(state)
-            return (PreviewAuthGraceEnded(),) if due is not None and due <= now else ()
+            return _fallen_due(state, now)
         case StopSandbox():
             return () if state.status is Status.STOPPED else (SandboxStopped(),)
         case DestroySandbox():
@@ -256,7 +317,9 @@ def check_exposable(port: int, rules: Rules) -> Refusal | None:
 
 def _without_sandbox(command: Command) -> tuple[Event, ...] | Refusal:
     # Taking back what does not exist, and news of a run that outlived its sandbox, are not mistakes.
-    if isinstance(command, UnexposePort | DestroySandbox | EndRun | FireAlarm):
+    if isinstance(command, RedeemShare):
+        return _NO_SHARE
+    if isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | FireAlarm):
         return ()
     return Refusal(RefusalReason.NOT_FOUND, "there is no such sandbox")
 
@@ -271,6 +334,7 @@ def _create(state: SandboxState | None, command: CreateSandbox) -> tuple[Event, 
         command.container or ContainerSpec(),
         bool(command.open_ports),
         command.when_asleep or AsleepPolicy.WAKE,
+        command.seal,
     )
     if command.preview_auth_digest is None:
         return (created,)
@@ -308,6 +372,8 @@ def _expose(state: SandboxState, command: ExposePort, rules: Rules) -> tuple[Eve
     if current is None and len(state.ports) >= PORTS_MAX:
         return Refusal(RefusalReason.FORBIDDEN, f"port {port} cannot be exposed: {PORTS_MAX} others are already")
     token = command.token or (current.token if current is not None else command.minted)
+    if token.reveal() in state.shares:
+        return Refusal(RefusalReason.FORBIDDEN, "that token is already used by a share")
     holder = port_of_token(state, token)
     if holder is not None and holder != port:
         return Refusal(RefusalReason.FORBIDDEN, f"that token is already used by port {holder}")
@@ -329,6 +395,55 @@ def _check_name(name: str | None) -> Refusal | None:
         text = f"a port's name has 1 to {NAME_LENGTH_MAX} printable characters"
         return Refusal(RefusalReason.INVALID, text)
     return None
+
+
+_NO_SHARE: Final = Refusal(RefusalReason.NO_SHARE, "there is no such share")
+
+
+def _share(state: SandboxState, command: CreateShare, now: float, rules: Rules) -> tuple[Event, ...] | Refusal:
+    refusal = _stopped(state) or (None if state.open_ports else check_exposable(command.port, rules))
+    if refusal is not None:
+        return refusal
+    port = Port(command.port)
+    if port not in state.ports and not state.open_ports:
+        return Refusal(RefusalReason.INVALID, f"port {port} cannot be shared: it is not exposed")
+    # Also keeps out what is not a number.
+    if not 0 < command.expires_in <= SHARE_SECONDS_MAX:
+        text = f"a share lasts for more than 0 and at most {SHARE_SECONDS_MAX:.0f} seconds"
+        return Refusal(RefusalReason.INVALID, text)
+    same = state.shares.get(command.minted)
+    if same is not None and hmac.compare_digest(same.digest, command.digest) and same.port == port:
+        return ()
+    over = _expired(state, now)
+    if len(state.shares) - len(over) >= SHARES_MAX:
+        return Refusal(RefusalReason.FORBIDDEN, f"port {port} cannot be shared: {SHARES_MAX} shares stand already")
+    if command.minted in state.shares or port_of_token(state, PortToken(command.minted)) is not None:
+        return Refusal(RefusalReason.INVALID, "the share's id is in use: draw another")
+    expires_at = now + command.expires_in
+    return (*over, ShareCreated(command.minted, port, command.digest, command.seal, expires_at, command.once))
+
+
+def _redeem(state: SandboxState, command: RedeemShare, now: float) -> tuple[Event, ...] | Refusal:
+    sharing = state.shares.get(command.share)
+    if sharing is None or sharing.port != command.port or now >= sharing.expires_at:
+        return _NO_SHARE
+    if not hmac.compare_digest(sharing.digest, command.digest):
+        return _NO_SHARE
+    if not sharing.once:
+        return ()
+    if sharing.redeemed:
+        return Refusal(RefusalReason.SHARE_SPENT, "that link could be opened once, and has been")
+    return (ShareRedeemed(sharing.share),)
+
+
+def _expired(state: SandboxState, now: float) -> tuple[Event, ...]:
+    return tuple(ShareExpired(sharing.share) for sharing in state.shares.values() if sharing.expires_at <= now)
+
+
+def _fallen_due(state: SandboxState, now: float) -> tuple[Event, ...]:
+    previous = state.auth.previous if state.auth is not None else None
+    grace_ended = (PreviewAuthGraceEnded(),) if previous is not None and previous.until <= now else ()
+    return (*grace_ended, *_expired(state, now))
 
 
 def _rotate(state: SandboxState, command: RotatePreviewAuth, now: float) -> tuple[Event, ...] | Refusal:

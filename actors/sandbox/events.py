@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from actors.errors import InvalidNameError, UnknownRecordError
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 """A SHA-256. The token that it is of is stored nowhere."""
@@ -79,6 +79,9 @@ class SandboxCreated(msgspec.Struct, frozen=True):
     """Whether the built-in hostname form reaches every port without a token. With a container that shares the host's
     network, that is every port of the host's loopback, whoever listens there."""
     when_asleep: AsleepPolicy = AsleepPolicy.WAKE
+    seal: Seal | None = None
+    """Of this life of the sandbox: what is signed with it is worth nothing to another of the same name. None: written
+    before there were seals."""
 
 
 class PortExposed(msgspec.Struct, frozen=True):
@@ -127,6 +130,39 @@ class PreviewAuthGraceEnded(msgspec.Struct, frozen=True):
     """The old bearer token's grace is over, by time or by its owner, and with it the visits that leaned on it."""
 
 
+class ShareCreated(msgspec.Struct, frozen=True):
+    """A link opens one port until it expires or is revoked, past any gate."""
+
+    share: ShareId
+    port: Port
+    digest: Digest
+    """Of the secret in the link."""
+    seal: Seal
+    """What the sessions that it opens are signed with."""
+    expires_at: float
+    """Seconds since 1970."""
+    once: bool = False
+    """Whether the link opens one session and no more."""
+
+
+class ShareRedeemed(msgspec.Struct, frozen=True):
+    """A link that opens one session has opened it; that session goes on until the share ends."""
+
+    share: ShareId
+
+
+class ShareRevoked(msgspec.Struct, frozen=True):
+    """The owner took the link back, and with it the visits that leaned on it."""
+
+    share: ShareId
+
+
+class ShareExpired(msgspec.Struct, frozen=True):
+    """The link's time is over, and with it the visits that leaned on it."""
+
+    share: ShareId
+
+
 class SandboxStopped(msgspec.Struct, frozen=True):
     """Stopped for good: its URLs answer 410 to those who hold them."""
 
@@ -144,6 +180,10 @@ Event = (
     | PreviewAuthSet
     | PreviewAuthRotated
     | PreviewAuthGraceEnded
+    | ShareCreated
+    | ShareRedeemed
+    | ShareRevoked
+    | ShareExpired
     | SandboxStopped
     | SandboxDestroyed
 )
@@ -159,6 +199,10 @@ EVENT_NAMES: Final[Mapping[type[Event], tuple[str, int]]] = {
     PreviewAuthSet: ("preview_auth_set", 1),
     PreviewAuthRotated: ("preview_auth_rotated", 1),
     PreviewAuthGraceEnded: ("preview_auth_grace_ended", 1),
+    ShareCreated: ("share_created", 1),
+    ShareRedeemed: ("share_redeemed", 1),
+    ShareRevoked: ("share_revoked", 1),
+    ShareExpired: ("share_expired", 1),
     SandboxStopped: ("sandbox_stopped", 1),
     SandboxDestroyed: ("sandbox_destroyed", 1),
 }
@@ -209,13 +253,15 @@ def _plain_leaf(value: object) -> object:
         return value.reveal()
     if isinstance(value, Port):
         return int(value)
-    if isinstance(value, SandboxId):
+    if isinstance(value, SandboxId | ShareId):
         return str(value)
+    if isinstance(value, Seal):
+        return value.reveal()
     raise TypeError(f"{type(value).__name__} has no plain form")
 
 
 # msgspec types the first argument as a class; Any is what its hook protocol asks for.
 def _typed_leaf(cls: type[Any], value: object) -> object:
-    if cls in (Port, SandboxId, PortToken):
+    if cls in (Port, SandboxId, PortToken, Seal, ShareId):
         return cls(value)
     raise TypeError(f"{cls.__name__} is not read from a log")

@@ -32,6 +32,7 @@ PREVIEW_TOKEN_LENGTH_MAX: Final = 512
 """Bounds what a request can make us hash, and fits any header limit in use."""
 
 PREVIEW_TOKEN_BYTES: Final = 32
+SEAL_BYTES: Final = 32
 PORT_TOKEN_BYTES: Final = 20
 """How many random bytes `PortToken.mint` wants: 16 characters of 36 need 83 bits; 160 leave no visible bias."""
 
@@ -40,6 +41,7 @@ SHOWN_NUMBER_MAX: Final = 10**9
 
 _SANDBOX_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_SHARE_ID: Final = re.compile(r"[a-z0-9]{16}")
 _PORT_TOKEN: Final = re.compile(r"[a-z0-9_]{1,16}")
 # RFC 6750 section 2.1, b64token, is what a bearer header can carry; we take any visible ASCII, as the
 # published clients do.
@@ -111,6 +113,29 @@ class Port(int):
         return cls(int(text))
 
 
+class ShareId(str):
+    """The name of a share: 16 characters of ``a-z0-9``, in a hostname where a port's token would stand. No secret."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check `text`.
+
+        Raises:
+            InvalidNameError: It is of another form.
+        """
+        if not isinstance(text, str):
+            raise InvalidNameError(f"a share's id is text, not {type(text).__name__}")
+        if _SHARE_ID.fullmatch(text) is None:
+            raise InvalidNameError("a share's id is 16 characters of a-z and 0-9")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def mint(cls, entropy: bytes) -> Self:
+        """Make one out of at least `PORT_TOKEN_BYTES` random bytes."""
+        return cls(PortToken.mint(entropy).reveal())
+
+
 def shown_number(number: float) -> str:
     """Return a number as text for an error; a long one shortened, as Python refuses to print 4301 digits."""
     return str(number) if abs(number) < SHOWN_NUMBER_MAX else "of many digits"
@@ -145,6 +170,41 @@ class _Secret:
 
     def __str__(self) -> str:
         return "****"
+
+
+class Seal:
+    """Random bytes that what we hand to browsers is signed with; they never leave the log and this process."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        """Check that there are `SEAL_BYTES` of them.
+
+        Raises:
+            InvalidNameError: There are not.
+        """
+        if not isinstance(key, bytes):
+            raise InvalidNameError(f"a seal is bytes, not {type(key).__name__}")
+        if len(key) != SEAL_BYTES:
+            raise InvalidNameError(f"a seal has {SEAL_BYTES} bytes")
+        self._key = key
+
+    def reveal(self) -> bytes:
+        """Return the bytes. Whoever calls this must not log them."""
+        return self._key
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the HMAC-SHA256 of `message` (RFC 2104), 32 bytes."""
+        return hmac.digest(self._key, message, "sha256")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seal) and hmac.compare_digest(self._key, other._key)
+
+    def __hash__(self) -> int:
+        return hash((Seal, self._key))
+
+    def __repr__(self) -> str:
+        return "Seal(****)"
 
 
 class PortToken(_Secret):

@@ -30,12 +30,19 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
+    ShareExpired,
+    ShareRedeemed,
+    ShareRevoked,
     from_plain,
     to_plain,
 )
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+
+_VERSIONS_READ: Final = (1, SNAPSHOT_VERSION)
+"""What a newer version has beyond an older one has a default, so one reader does for all."""
 
 
 class Status(StrEnum):
@@ -78,6 +85,21 @@ class PreviewAuth(msgspec.Struct, frozen=True):
     previous: PreviousToken | None = None
 
 
+class Sharing(msgspec.Struct, frozen=True):
+    """A share that was made and neither revoked nor found expired; whether its time is over is judged at each use."""
+
+    share: ShareId
+    port: Port
+    generation: int
+    """From the same counter as an exposure's, so that no two shares are ever the same."""
+    digest: Digest
+    seal: Seal
+    expires_at: float
+    once: bool = False
+    redeemed: bool = False
+    """Of one that opens one session: it has."""
+
+
 class SandboxState(msgspec.Struct, frozen=True):
     """Everything that must survive. Equal states behave alike for ever."""
 
@@ -92,6 +114,15 @@ class SandboxState(msgspec.Struct, frozen=True):
     auth: PreviewAuth | None = None
     generation: int = 0
     """The last generation given to an exposure or a gate."""
+    seal: Seal | None = None
+    """Of this life of the sandbox; see `SandboxCreated`."""
+    shares: Mapping[str, Sharing] = {}
+    """By id, oldest first. Invariant: none of their ids is a port's token."""
+
+    @property
+    def in_grace(self) -> bool:
+        """Whether an old bearer token still opens, or is still to be noted as ended."""
+        return self.auth is not None and self.auth.previous is not None
 
 
 class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +137,9 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | None
     auth: PreviewAuth | None
     generation: int
+    # Not in version 1.
+    seal: Seal | None = None
+    shares: list[Sharing] = []
 
 
 def evolve(state: SandboxState | None, event: Event) -> SandboxState:
@@ -117,7 +151,7 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
     if isinstance(event, SandboxCreated):
         if state is not None:
             raise UnknownRecordError(f"{event.sandbox} was created twice")
-        return SandboxState(event.sandbox, event.container, event.open_ports, event.when_asleep)
+        return SandboxState(event.sandbox, event.container, event.open_ports, event.when_asleep, seal=event.seal)
     if state is None or state.status is Status.DESTROYED:
         raise UnknownRecordError(f"{type(event).__name__} for a sandbox that does not exist")
     match event:
@@ -127,7 +161,8 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
             if event.port not in state.ports:
                 raise UnknownRecordError(f"port {event.port} was not exposed")
             left = {port: exposure for port, exposure in state.ports.items() if port != event.port}
-            return replace(state, ports=left)
+            shares = {share: sharing for share, sharing in state.shares.items() if sharing.port != event.port}
+            return replace(state, ports=left, shares=shares)
         case RunStarted():
             if state.run_id is not None or state.status is not Status.ACTIVE:
                 raise UnknownRecordError(f"run {event.run_id} began beside another, or after the end")
@@ -145,12 +180,20 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
             if state.auth is None or state.auth.previous is None:
                 raise UnknownRecordError("a grace ended that had not begun")
             return replace(state, auth=PreviewAuth(state.auth.digest, state.auth.generation))
+        case ShareCreated():
+            return _share(state, event)
+        case ShareRedeemed():
+            return _redeem(state, event)
+        case ShareRevoked() | ShareExpired():
+            if event.share not in state.shares:
+                raise UnknownRecordError(f"share {event.share} ended that had not begun")
+            return replace(state, shares={key: kept for key, kept in state.shares.items() if key != event.share})
         case SandboxStopped():
             if state.status is not Status.ACTIVE:
                 raise UnknownRecordError("stopped twice")
             return replace(state, status=Status.STOPPED, run_id=None)
         case SandboxDestroyed():
-            return replace(state, status=Status.DESTROYED, run_id=None, ports={}, auth=None)
+            return replace(state, status=Status.DESTROYED, run_id=None, ports={}, auth=None, shares={})
 
 
 def fold(events: Iterable[Event], state: SandboxState | None = None) -> SandboxState | None:
@@ -165,15 +208,18 @@ def next_alarm(state: SandboxState | None) -> float | None:
 
     Derived from the state, so that an alarm is as durable as its cause and cannot be lost beside it.
     """
-    if state is None or state.auth is None or state.auth.previous is None:
+    if state is None:
         return None
-    return state.auth.previous.until
+    due = [sharing.expires_at for sharing in state.shares.values()]
+    if state.auth is not None and state.auth.previous is not None:
+        due.append(state.auth.previous.until)
+    return min(due, default=None)
 
 
 def snapshot(state: SandboxState) -> dict[str, object]:
     """Return the state as plain values, for a log to keep in place of the events that led to it."""
     fields = {name: getattr(state, name) for name in state.__struct_fields__}
-    return to_plain(_Snapshot(**{**fields, "ports": list(state.ports.values())}))
+    return to_plain(_Snapshot(**{**fields, "ports": list(state.ports.values()), "shares": list(state.shares.values())}))
 
 
 def restore(version: int, fields: Mapping[str, object]) -> SandboxState:
@@ -182,14 +228,16 @@ def restore(version: int, fields: Mapping[str, object]) -> SandboxState:
     Raises:
         UnknownRecordError: It is of another version, or does not fit this one.
     """
-    if version != SNAPSHOT_VERSION:
+    if version not in _VERSIONS_READ:
         raise UnknownRecordError(f"snapshot version {version} is not known to this version of Portico")
     try:
         kept = from_plain(fields, _Snapshot)
     except (msgspec.ValidationError, ValueError) as error:
         raise UnknownRecordError(f"the snapshot does not have its fields: {error}") from error
     values = {name: getattr(kept, name) for name in kept.__struct_fields__}
-    return SandboxState(**{**values, "ports": {exposure.port: exposure for exposure in kept.ports}})
+    ports = {exposure.port: exposure for exposure in kept.ports}
+    shares = {sharing.share: sharing for sharing in kept.shares}
+    return SandboxState(**{**values, "ports": ports, "shares": shares})
 
 
 def port_of_token(state: SandboxState, token: PortToken) -> Port | None:
@@ -204,6 +252,8 @@ def port_of_token(state: SandboxState, token: PortToken) -> Port | None:
 def _expose(state: SandboxState, event: PortExposed) -> SandboxState:
     if state.status is not Status.ACTIVE:
         raise UnknownRecordError(f"port {event.port} was exposed after the end")
+    if event.token.reveal() in state.shares:
+        raise UnknownRecordError(f"port {event.port} and a share have one name")
     holder = port_of_token(state, event.token)
     if holder is not None and holder != event.port:
         raise UnknownRecordError(f"ports {holder} and {event.port} share a token")
@@ -216,6 +266,23 @@ def _expose(state: SandboxState, event: PortExposed) -> SandboxState:
         kept = current.generation
     exposure = Exposure(event.port, event.token, kept, event.name, event.host_header)
     return replace(state, ports={**state.ports, event.port: exposure}, generation=generation)
+
+
+def _share(state: SandboxState, event: ShareCreated) -> SandboxState:
+    if state.status is not Status.ACTIVE:
+        raise UnknownRecordError(f"port {event.port} was shared after the end")
+    if event.share in state.shares or port_of_token(state, PortToken(event.share)) is not None:
+        raise UnknownRecordError(f"share {event.share} has a name that was in use")
+    generation = state.generation + 1
+    sharing = Sharing(event.share, event.port, generation, event.digest, event.seal, event.expires_at, event.once)
+    return replace(state, shares={**state.shares, event.share: sharing}, generation=generation)
+
+
+def _redeem(state: SandboxState, event: ShareRedeemed) -> SandboxState:
+    sharing = state.shares.get(event.share)
+    if sharing is None or sharing.redeemed or not sharing.once:
+        raise UnknownRecordError(f"share {event.share} was redeemed that could not be")
+    return replace(state, shares={**state.shares, event.share: replace(sharing, redeemed=True)})
 
 
 def _rotate(state: SandboxState, event: PreviewAuthRotated) -> SandboxState:

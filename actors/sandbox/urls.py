@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from actors.errors import CustomDomainRequiredError, InvalidNameError
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId, ShareId
 
 LABEL_LENGTH_MAX: Final = 63
 """RFC 1035 section 2.3.4, in octets."""
@@ -21,6 +21,9 @@ DOMAIN_LENGTH_MAX: Final = NAME_LENGTH_MAX - LABEL_LENGTH_MAX - len(".")
 """So that the longest first label still fits in front of it."""
 
 BUILT_IN_PREFIX: Final = "sb-"
+SHARE_PATH: Final = "/.portico/share/"
+"""Where a share's secret stands in its link."""
+
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 # Letters, digits, hyphen: RFC 952 as relaxed by RFC 1123 section 2.1.
@@ -121,6 +124,13 @@ def first_label(sandbox: SandboxId, port: Port | int, token: PortToken) -> str:
 def preview_url(address: PublicAddress, sandbox: SandboxId, port: Port | int, token: PortToken) -> str:
     """Return the URL of an exposed port, always with the slash. It holds the token, so it is a secret."""
     return f"{address.origin(first_label(sandbox, port, token))}/"
+
+
+def share_url(
+    address: PublicAddress, sandbox: SandboxId, port: Port | int, share: ShareId, secret: PreviewToken
+) -> str:
+    """Return the link of a share. It holds the secret, so it is one."""
+    return f"{address.origin(first_label(sandbox, port, PortToken(share)))}{SHARE_PATH}{secret.reveal()}"
 
 
 def built_in_hostname(sandbox: SandboxId, port: Port, domain: Domain) -> str:

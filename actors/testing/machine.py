@@ -26,6 +26,7 @@ from typing import Final
 import msgpack  # type: ignore[import-untyped]  # published without type information
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from actors.sandbox.admission import (
     NEEDS_WAKE,
@@ -35,17 +36,21 @@ from actors.sandbox.admission import (
     RefusedBecause,
     VisitRequest,
     admit,
+    sign_in,
     still_holds,
 )
 from actors.sandbox.decide import (
     BeginRun,
     Command,
     CreateSandbox,
+    CreateShare,
     DestroySandbox,
     EndRun,
     ExposePort,
     FireAlarm,
+    RedeemShare,
     Refusal,
+    RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
@@ -54,7 +59,8 @@ from actors.sandbox.decide import (
     decide,
 )
 from actors.sandbox.events import Event, HostHeader, RunEnd, decode, encode
-from actors.sandbox.ids import Port, PortToken, PreviewToken
+from actors.sandbox.ids import SEAL_BYTES, Port, PortToken, PreviewToken, Seal
+from actors.sandbox.sessions import share_session
 from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, evolve, next_alarm, restore, snapshot
 from actors.testing.plain import IN, WAKE, Leaning, PlainSandbox
 from actors.testing.strategies import (
@@ -62,11 +68,15 @@ from actors.testing.strategies import (
     PORT_TOKENS,
     PORTS,
     PREVIEW_TOKENS,
+    SHARE_SECRETS,
+    SHARES,
     creations,
     graces,
     hostile_commands,
     minted_tokens,
     names,
+    share_creations,
+    share_redemptions,
     visit_requests,
 )
 
@@ -110,6 +120,9 @@ class SandboxMachine(RuleBasedStateMachine):
         """Visits under way."""
         self.gone: list[HeldVisit] = []
         """Visits whose grant has once been revoked."""
+        self.sessions: list[bytes] = []
+        """All that browsers were ever given, in every life of the sandbox."""
+        self.lives_begun = 0
         self.runs = 0
         """Run ids given out, over all lives."""
         # {(port, token): the generations that were ended}
@@ -162,7 +175,7 @@ class SandboxMachine(RuleBasedStateMachine):
             self.state = self.evolve(self.state, event)
             self.log.append(event)
         self._note_generations()
-        assert isinstance(command, CreateSandbox | DestroySandbox) or self.decide(command) == (), (
+        assert isinstance(command, CreateSandbox | DestroySandbox | RedeemShare) or self.decide(command) == (), (
             f"deciding {command!r} twice does nothing"
         )
         self._part_with_revoked()
@@ -191,7 +204,8 @@ class SandboxMachine(RuleBasedStateMachine):
     def assert_no_secret_in(self, *shown: object) -> None:
         """Fail if the text of any of these holds a secret that this sandbox knows."""
         tokens = {port.token for port in self.plain.ports.values()} | {token.reveal() for token in PORT_TOKENS}
-        secrets = {token.reveal() for token in PREVIEW_TOKENS}
+        secrets = {token.reveal() for token in (*PREVIEW_TOKENS, *SHARE_SECRETS)}
+        secrets |= {session.decode("ascii") for session in self.sessions[-VISITS_MAX:]}
         for thing in shown:
             text = f"{thing!r} {thing}"
             for secret in tokens | secrets:
@@ -203,6 +217,7 @@ class SandboxMachine(RuleBasedStateMachine):
         given: list[tuple[int, object]] = [
             (exposure.generation, (exposure.port, exposure.token)) for exposure in self.state.ports.values()
         ]
+        given += [(sharing.generation, sharing.share) for sharing in self.state.shares.values()]
         if self.state.auth is not None:
             given.append((self.state.auth.generation, self.state.auth.digest))
         for generation, holder in given:
@@ -228,7 +243,12 @@ class SandboxMachine(RuleBasedStateMachine):
 
     @initialize(command=creations())
     def is_created(self, command: CreateSandbox) -> None:
-        self.do(command)
+        self.do(self._of_this_life(command))
+
+    def _of_this_life(self, command: CreateSandbox) -> CreateSandbox:
+        """Let no two lives have the same seal, as in the real world."""
+        self.lives_begun += 1
+        return replace(command, seal=Seal(self.lives_begun.to_bytes(SEAL_BYTES, "big")))
 
     @rule(
         port=st.sampled_from(PORTS),
@@ -273,6 +293,53 @@ class SandboxMachine(RuleBasedStateMachine):
     def rotate_preview_auth(self, token: PreviewToken, grace: float) -> None:
         self.do(RotatePreviewAuth(token.digest(), grace))
 
+    @rule(command=share_creations())
+    def share(self, command: CreateShare) -> None:
+        self.do(command)
+
+    @rule(share=st.sampled_from(SHARES))
+    def revoke_share(self, share: str) -> None:
+        assert not isinstance(self.do(RevokeShare(share)), Refusal), "taking back is never refused"
+        assert all(visit.grant.share != share for visit in self.held), "nobody stays who came by that share"
+
+    @precondition(lambda self: self.state is not None and self.state.shares)
+    @rule(data=st.data())
+    def the_right_one_redeems_a_link(self, data: st.DataObject) -> None:
+        assert self.state is not None
+        sharing = self.state.shares[data.draw(st.sampled_from(sorted(self.state.shares)))]
+        self.somebody_redeems_a_link(RedeemShare(sharing.share, sharing.port, sharing.digest))
+
+    @rule(command=share_redemptions())
+    def somebody_redeems_a_link(self, command: RedeemShare) -> None:
+        decided = self.do(command)
+        if isinstance(decided, Refusal):
+            return
+        assert self.state is not None
+        sharing = self.state.shares[command.share]
+        if sharing.once:
+            assert isinstance(self.decide(command), Refusal), "a link that opens one session opens no other"
+        session = share_session(sharing)
+        self.sessions.append(session)
+        self.plain.note_share_session(session, command.share)
+        if self.state.run_id is not None:
+            request = VisitRequest(sharing.port, PortToken(command.share), sessions=(session,))
+            assert isinstance(self.visit(request), Grant), "who has redeemed a link may enter"
+
+    @precondition(lambda self: self.state is not None and self.state.auth is not None and self.state.ports)
+    @rule(data=st.data())
+    def a_browser_signs_in(self, data: st.DataObject) -> None:
+        assert self.state is not None
+        exposure = data.draw(st.sampled_from(sorted(self.state.ports.values(), key=lambda item: item.port)))
+        secret = data.draw(st.sampled_from(self._secrets(self.state)))
+        request = VisitRequest(exposure.port, exposure.token, secret)
+        session = sign_in(self.state, request, self.now)
+        # Short of the run, which signing in does not look at.
+        opens = self.plain.judge(request, self.now) not in ("AUTH_INVALID", "AUTH_REQUIRED")
+        assert isinstance(session, bytes) == opens
+        if isinstance(session, bytes):
+            self.sessions.append(session)
+            self.plain.note_session(session, request, self.now)
+
     @rule(data=st.data())
     def hostile_command_is_refused(self, data: st.DataObject) -> None:
         assert isinstance(self.do(data.draw(hostile_commands(self.policy), label="command")), Refusal)
@@ -283,7 +350,7 @@ class SandboxMachine(RuleBasedStateMachine):
         if self.state is not None and self.state.status is Status.DESTROYED:
             assert isinstance(self.do(command), Refusal), "the old sandbox is still being cleared away"
             self.forget()
-        self.do(command)
+        self.do(self._of_this_life(command))
 
     def forget(self) -> None:
         """Let nothing be left of a destroyed sandbox: its log is put aside, its name is free."""
@@ -345,7 +412,7 @@ class SandboxMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def somebody_visits(self, data: st.DataObject) -> None:
-        self.visit(data.draw(visit_requests(self.state), label="request"))
+        self.visit(data.draw(visit_requests(self.state, self.sessions[-VISITS_MAX:]), label="request"))
 
     @precondition(lambda self: self.state is not None and self.state.ports)
     @rule(data=st.data())
@@ -412,6 +479,11 @@ class SandboxMachine(RuleBasedStateMachine):
         )
         opening = [(secret.digest, secret.until) for secret in plain.secrets if self.now < secret.until]
         assert self._open_digests(state) == opening
+        standing = {
+            str(share): (int(sharing.port), sharing.expires_at, sharing.redeemed)
+            for share, sharing in state.shares.items()
+        }
+        assert standing == {key: (share.port, share.until, share.redeemed) for key, share in plain.shares.items()}
 
     def _open_digests(self, state: SandboxState) -> list[tuple[bytes, float]]:
         if state.auth is None:

@@ -14,13 +14,18 @@ from actors.sandbox.admission import VisitRequest
 from actors.sandbox.decide import (
     NAME_LENGTH_MAX,
     PORTS_MAX,
+    SHARE_SECONDS_MAX,
+    SHARES_MAX,
     BeginRun,
     Command,
     CreateSandbox,
+    CreateShare,
     DestroySandbox,
     EndRun,
     ExposePort,
     FireAlarm,
+    RedeemShare,
+    RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
@@ -48,6 +53,17 @@ class PlainSecret(NamedTuple):
     """When it stops; infinity for the current one."""
 
 
+class PlainShare(NamedTuple):
+    """A share that stands."""
+
+    port: int
+    digest: bytes
+    serial: int
+    until: float
+    once: bool
+    redeemed: bool = False
+
+
 class Leaning(NamedTuple):
     """What a visit leaned on when it entered."""
 
@@ -57,6 +73,8 @@ class Leaning(NamedTuple):
     secret_serial: int | None
     """None if there was no gate."""
     run_id: str
+    share_serial: int | None = None
+    """None if it came by no share."""
 
 
 IN: Final = "in"
@@ -77,9 +95,12 @@ class PlainSandbox:
     ports: dict[int, PlainPort] = field(default_factory=dict)
     secrets: list[PlainSecret] = field(default_factory=list)
     """The current one first, then one in its grace. Empty: no gate."""
+    shares: dict[str, PlainShare] = field(default_factory=dict)
+    sessions: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """What browsers were given, and the port and the serial of the secret or share that it stands for."""
     run_id: str | None = None
     serials: int = 0
-    """How many were given out, to ports and secrets alike."""
+    """How many were given out, to ports, secrets and shares alike."""
 
     # Commands.
 
@@ -88,17 +109,24 @@ class PlainSandbox:
         if isinstance(command, CreateSandbox):
             return self._create(command)
         if not self.exists or self.destroyed:
-            return isinstance(command, UnexposePort | DestroySandbox | EndRun | FireAlarm)
+            return isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | FireAlarm)
         match command:
             case ExposePort():
                 return not self.stopped and self._expose(command)
             case UnexposePort():
-                self.ports.pop(command.port, None)
+                if self.ports.pop(command.port, None) is not None:
+                    self.shares = {key: share for key, share in self.shares.items() if share.port != command.port}
             case SetPreviewAuth():
                 return not self.stopped and self._set_secret(command.digest, None)
             case RotatePreviewAuth():
                 sane = bool(self.secrets) and 0 <= command.grace < math.inf
                 return not self.stopped and sane and self._set_secret(command.digest, now + command.grace, now)
+            case CreateShare():
+                return not self.stopped and self._share(command, now)
+            case RedeemShare():
+                return self._redeem(command, now)
+            case RevokeShare():
+                self.shares.pop(command.share, None)
             case BeginRun():
                 if self.stopped:
                     return False
@@ -107,11 +135,12 @@ class PlainSandbox:
                 self.run_id = None if self.run_id == command.run_id else self.run_id
             case FireAlarm():
                 self.secrets = [secret for secret in self.secrets if now < secret.until]
+                self._drop_expired(now)
             case StopSandbox():
                 self.stopped, self.run_id = True, None
             case DestroySandbox():
                 self.destroyed, self.run_id = True, None
-                self.ports, self.secrets = {}, []
+                self.ports, self.secrets, self.shares = {}, [], {}
         return True
 
     def _create(self, command: CreateSandbox) -> bool:
@@ -145,7 +174,7 @@ class PlainSandbox:
             return False
         wanted = command.token.reveal() if command.token is not None else None
         token = wanted or (old.token if old is not None else command.minted.reveal())
-        if any(other.token == token for number, other in self.ports.items() if number != port):
+        if token in self.shares or any(other.token == token for number, other in self.ports.items() if number != port):
             return False
         serial = old.serial if old is not None and old.token == token else self._serial()
         host_header = command.host_header or (old.host_header if old is not None else "localhost")
@@ -162,6 +191,36 @@ class PlainSandbox:
             self.secrets = [PlainSecret(digest, self._serial(), math.inf), *in_grace]
         return True
 
+    def _share(self, command: CreateShare, now: float) -> bool:
+        port = command.port
+        if isinstance(port, bool) or (port not in self.ports and not (self.open_ports and 0 < port < 2**16)):
+            return False
+        if not 0 < command.expires_in <= SHARE_SECONDS_MAX:
+            return False
+        same = self.shares.get(command.minted)
+        if same is not None:
+            return (same.port, same.digest) == (port, command.digest)
+        standing = [share for share in self.shares.values() if now < share.until]
+        if len(standing) >= SHARES_MAX or any(other.token == command.minted for other in self.ports.values()):
+            return False
+        self._drop_expired(now)
+        self.shares[command.minted] = PlainShare(
+            port, command.digest, self._serial(), now + command.expires_in, command.once
+        )
+        return True
+
+    def _drop_expired(self, now: float) -> None:
+        self.shares = {key: share for key, share in self.shares.items() if now < share.until}
+
+    def _redeem(self, command: RedeemShare, now: float) -> bool:
+        share = self.shares.get(command.share)
+        if share is None or now >= share.until or (share.port, share.digest) != (command.port, command.digest):
+            return False
+        if share.once and share.redeemed:
+            return False
+        self.shares[command.share] = share._replace(redeemed=share.once)
+        return True
+
     def _serial(self) -> int:
         self.serials += 1
         return self.serials
@@ -176,7 +235,7 @@ class PlainSandbox:
         if self.stopped:
             return "SANDBOX_STOPPED"
         if self.run_id is None:
-            if self.secrets and self._is_bare_preflight(request):
+            if self.secrets and self._is_bare_preflight(request) and self._share_opener(request, now) is None:
                 return "AUTH_REQUIRED"
             return WAKE if self.when_asleep == "wake" else "STALE_PREVIEW_URL"
         return IN
@@ -190,26 +249,58 @@ class PlainSandbox:
         else:
             exposed = self.ports.get(request.port)
             if exposed is None or exposed.token != request.token.reveal():
-                return "INVALID_TOKEN"
-        if self.secrets and not self._is_bare_preflight(request):
-            if not request.preview_token:
-                return "AUTH_REQUIRED"
-            if self._opener(request, now) is None:
-                return "AUTH_INVALID"
+                return "INVALID_TOKEN" if self._share_opener(request, now) is None else None
+        if self.secrets and self._opener(request, now) is None:
+            return "AUTH_INVALID" if request.preview_token or request.sessions else "AUTH_REQUIRED"
         return None
 
     def _is_bare_preflight(self, request: VisitRequest) -> bool:
-        return request.preflight and request.token is not None and not request.preview_token
+        return request.preflight and request.token is not None and not request.preview_token and not request.sessions
+
+    def _share_opener(self, request: VisitRequest, now: float) -> PlainShare | None:
+        """Return the share whose name stands where a port's token would, if the visitor has what opens it."""
+        if request.token is None or self._is_exposed(request):
+            return None
+        share = self.shares.get(request.token.reveal())
+        if share is None or share.port != request.port or now >= share.until:
+            return None
+        if not share.once and hashlib.sha256(request.share_secret or b"").digest() == share.digest:
+            return share
+        known = [self.sessions.get(session) for session in request.sessions]
+        return share if (share.port, share.serial) in known else None
+
+    def _is_exposed(self, request: VisitRequest) -> bool:
+        exposed = self.ports.get(request.port)
+        return exposed is not None and request.token is not None and exposed.token == request.token.reveal()
 
     def _opener(self, request: VisitRequest, now: float) -> PlainSecret | None:
         if self._is_bare_preflight(request):
             return self.secrets[0] if self.secrets else None
         digest = hashlib.sha256(request.preview_token or b"").digest()
-        return next((secret for secret in self.secrets if secret.digest == digest and now < secret.until), None)
+        opening = [secret for secret in self.secrets if now < secret.until]
+        by_token = next((secret for secret in opening if secret.digest == digest), None)
+        known = [self.sessions.get(session) for session in request.sessions]
+        by_session = next((secret for secret in opening if (request.port, secret.serial) in known), None)
+        return by_token or by_session
+
+    def note_session(self, session: bytes, request: VisitRequest, now: float) -> None:
+        """Remember what a session stands for that was given for `request`, which is let in."""
+        opener = self._share_opener(request, now) or self._opener(request, now)
+        assert opener is not None
+        self.sessions[session] = (request.port, opener.serial)
+
+    def note_share_session(self, session: bytes, share: str) -> None:
+        """Remember that a session stands for a share that was redeemed."""
+        self.sessions[session] = (self.shares[share].port, self.shares[share].serial)
 
     def leaning(self, request: VisitRequest, now: float) -> Leaning:
         """Return what a visit leans on that was let in."""
         assert self.run_id is not None
+        share = self._share_opener(request, now)
+        if share is not None:
+            exposed = self.ports.get(request.port)
+            port_serial = exposed.serial if exposed is not None else None
+            return Leaning(request.port, port_serial, None, self.run_id, share.serial)
         opener = self._opener(request, now) if self.secrets else None
         return Leaning(
             request.port,
@@ -226,5 +317,7 @@ class PlainSandbox:
             exposed = self.ports.get(leaning.port)
             if exposed is None or exposed.serial != leaning.port_serial:
                 return False
+        if leaning.share_serial is not None:
+            return any(share.serial == leaning.share_serial and now < share.until for share in self.shares.values())
         opening = {secret.serial for secret in self.secrets if now < secret.until}
         return not self.secrets or leaning.secret_serial in opening

@@ -37,11 +37,14 @@ from actors.sandbox.decide import (
     BeginRun,
     Command,
     CreateSandbox,
+    CreateShare,
     DestroySandbox,
     EndRun,
     ExposePort,
     FireAlarm,
+    RedeemShare,
     Refusal,
+    RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
@@ -58,10 +61,13 @@ from actors.sandbox.ids import (
     PREVIEW_TOKEN_LENGTH_MIN,
     RESERVED_SANDBOX_IDS,
     SANDBOX_ID_LENGTH_MAX,
+    SEAL_BYTES,
     Port,
     PortToken,
     PreviewToken,
     SandboxId,
+    Seal,
+    ShareId,
 )
 from actors.sandbox.state import SandboxState, evolve, fold
 
@@ -71,6 +77,8 @@ SANDBOX: Final = SandboxId("my-app")
 PORTS: Final = (Port(8080), Port(5173), Port(1024), Port(65535))
 PORT_TOKENS: Final = tuple(PortToken(text) for text in ("stable", "my_token_v1", "k3v9x0q2m7t1z8aa"))
 PREVIEW_TOKENS: Final = tuple(PreviewToken(f"preview-token-number-{number}") for number in (1, 2, 3))
+SHARES: Final = tuple(ShareId(f"share{number:011d}") for number in (1, 2, 3, 4))
+SHARE_SECRETS: Final = tuple(PreviewToken(f"share-secret-number-{number}") for number in (1, 2))
 NOW: Final = 1_700_000_000.0
 """When histories begin, in seconds since 1970."""
 
@@ -146,7 +154,37 @@ def creations() -> st.SearchStrategy[CreateSandbox]:
         st.none() | st.booleans(),
         st.none() | st.sampled_from(AsleepPolicy),
         st.none() | _digests(),
+        st.none() | seals(),
     )
+
+
+def seals() -> st.SearchStrategy[Seal]:
+    """Draw any seal."""
+    return st.binary(min_size=SEAL_BYTES, max_size=SEAL_BYTES).map(Seal)
+
+
+def lifetimes() -> st.SearchStrategy[float]:
+    """Draw how long a share may last, in seconds: short ones, a long one."""
+    return st.sampled_from([0.5, 30.0, 3600.0])
+
+
+def share_creations() -> st.SearchStrategy[CreateShare]:
+    """Draw the making of a share, of a few names."""
+    return st.builds(
+        CreateShare,
+        st.sampled_from(PORTS),
+        st.sampled_from(SHARES),
+        st.sampled_from(SHARE_SECRETS).map(PreviewToken.digest),
+        seals(),
+        lifetimes(),
+        st.booleans(),
+    )
+
+
+def share_redemptions() -> st.SearchStrategy[RedeemShare]:
+    """Draw somebody with a link: often the right one."""
+    secrets = st.sampled_from(SHARE_SECRETS).map(PreviewToken.digest)
+    return st.builds(RedeemShare, st.sampled_from(SHARES), st.sampled_from(PORTS), secrets)
 
 
 def changes() -> st.SearchStrategy[Command]:
@@ -165,6 +203,9 @@ def changes() -> st.SearchStrategy[Command]:
         st.builds(UnexposePort, st.sampled_from(PORTS)),
         st.builds(SetPreviewAuth, _digests()),
         st.builds(RotatePreviewAuth, _digests(), graces()),
+        share_creations(),
+        share_redemptions(),
+        st.builds(RevokeShare, st.sampled_from(SHARES)),
         st.builds(BeginRun, run_id),
         st.builds(EndRun, run_id, st.sampled_from(RunEnd)),
         st.just(FireAlarm()),
@@ -192,6 +233,14 @@ def hostile_commands(rules: Rules = DEFAULT_RULES) -> st.SearchStrategy[Command]
         st.builds(ExposePort, bad_port, minted=minted, token=st.none() | st.sampled_from(PORT_TOKENS)),
         st.builds(ExposePort, st.sampled_from(PORTS), minted=minted, name=bad_name),
         st.builds(RotatePreviewAuth, _digests(), bad_grace),
+        st.builds(
+            CreateShare,
+            st.sampled_from(PORTS),
+            st.just(ShareId("share00000000099")),
+            _digests(),
+            seals(),
+            st.sampled_from([0.0, -1.0, math.inf, math.nan]),
+        ),
     )
 
 
@@ -226,7 +275,7 @@ def histories(draw: st.DrawFn, *, max_size: int = 30) -> list[Event]:
     now = NOW
     for number, command in enumerate(wanted):
         now += draw(st.sampled_from([0.0, 0.5, 60.0]))
-        decided = decide(state, _with_run_id(command, state, number), now)
+        decided = decide(state, _meeting(command, state, number), now)
         if isinstance(decided, Refusal):
             continue
         for event in decided:
@@ -235,12 +284,15 @@ def histories(draw: st.DrawFn, *, max_size: int = 30) -> list[Event]:
     return events
 
 
-def _with_run_id(command: Command, state: SandboxState | None, number: int) -> Command:
-    """Give each run a name of its own, and let an end meet the current one."""
+def _meeting(command: Command, state: SandboxState | None, number: int) -> Command:
+    """Give each run a name of its own; let an end meet the current one, and a link its share."""
     if isinstance(command, BeginRun):
         return BeginRun(f"run-{number}")
     if isinstance(command, EndRun) and state is not None and state.run_id is not None:
         return EndRun(state.run_id, command.reason)
+    if isinstance(command, RedeemShare) and state is not None and state.shares:
+        sharing = state.shares.get(command.share, next(iter(state.shares.values())))
+        return RedeemShare(sharing.share, sharing.port, command.digest)
     return command
 
 
@@ -257,24 +309,29 @@ _ANY_BYTES: Final = st.binary(max_size=40)
 
 
 @st.composite
-def visit_requests(draw: st.DrawFn, state: SandboxState | None = None) -> VisitRequest:
+def visit_requests(draw: st.DrawFn, state: SandboxState | None = None, sessions: Sequence[bytes] = ()) -> VisitRequest:
     """Draw somebody at the door of a small-world sandbox.
 
     Args:
         draw: Hypothesis's own; not passed by callers.
         state: Every other credential is right for it: a token of its ports, and its bearer token if that is one of
             the small world.
+        sessions: What browsers may show.
     """
     exposed = list(state.ports.values()) if state is not None else []
     # Mostly what nearly fits: a visit that is wrong in every respect says little.
     port = draw(st.sampled_from([exposure.port for exposure in exposed] or PORTS) | st.sampled_from(PORTS))
     right = [exposure.token for exposure in exposed if exposure.port == port]
     others = [exposure.token for exposure in exposed if exposure.port != port]
-    near = st.sampled_from([None, *others, *PORT_TOKENS])
+    shared = [PortToken(share) for share in (state.shares if state is not None else SHARES)]
+    near = st.sampled_from([None, *others, *PORT_TOKENS, *shared])
     token = draw(st.one_of(st.sampled_from(right or PORT_TOKENS), near, near | _ANY_TOKEN))
     secrets = [token.reveal().encode() for token in PREVIEW_TOKENS]
     digest = state.auth.digest if state is not None and state.auth is not None else None
     opening = [token.reveal().encode() for token in PREVIEW_TOKENS if token.digest() == digest]
     near_secret = st.sampled_from([None, b"", *secrets])
     preview_token = draw(st.one_of(st.sampled_from(opening or secrets), near_secret, near_secret | _ANY_BYTES))
-    return VisitRequest(port, token, preview_token, draw(st.sampled_from([False, False, False, True])))
+    preflight = draw(st.sampled_from([False, False, False, True]))
+    shown = draw(st.lists(st.sampled_from([*sessions, b"forged"]), max_size=2)) if sessions else []
+    links = [None, b"", *(secret.reveal().encode() for secret in SHARE_SECRETS)]
+    return VisitRequest(port, token, preview_token, preflight, tuple(shown), draw(st.sampled_from(links)))

@@ -21,7 +21,7 @@ from actors.memorystore import MemoryStore
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import RefusedBecause, VisitRequest
 from actors.sandbox.events import HostHeader
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.urls import Domain, PublicAddress
 from actors.testing.containers import HELLO, FakeContainers, fake_containers
 from actors.visits import Visit
@@ -188,6 +188,31 @@ async def test_a_rotated_token_stops_at_once() -> None:
         assert isinstance(await knock(second.reveal()), Visit)
         with pytest.raises(InvalidNameError, match="16"):
             await sandbox.set_preview_auth("short")
+
+
+async def test_a_gate_that_is_set_or_rotated_says_how_many_visits_it_has_cut() -> None:
+    async with running() as (runtime, sandbox):
+        exposed = await sandbox.expose_port(8080)
+
+        async def enter(secret: PreviewToken | None) -> None:
+            bearer = secret.reveal().encode() if secret is not None else None
+            visit = await runtime.admit(NAME, VisitRequest(Port(8080), PortToken(exposed.token), bearer))
+            assert isinstance(visit, Visit)
+            visit.on_cut(lambda _: visit.end())
+
+        await enter(None)
+        first = await sandbox.set_preview_auth()
+        assert first.closed == 1
+        for _ in range(3):
+            await enter(first)
+        graceful = await sandbox.rotate_preview_auth(grace=60)
+        assert graceful.closed == 0
+        second = await sandbox.rotate_preview_auth()
+        assert second.closed == 3
+        assert second == PreviewToken(second.reveal())
+        assert PreviewToken(second.reveal()) == second != first
+        assert len({second, PreviewToken(second.reveal())}) == 1
+        assert second.reveal() not in f"{second!r} {second}"
 
 
 # Processes.

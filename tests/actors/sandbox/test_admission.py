@@ -13,6 +13,7 @@ from actors.sandbox.admission import (
     RefusedBecause,
     VisitRequest,
     admit,
+    sign_in,
     still_holds,
 )
 from actors.sandbox.events import (
@@ -31,8 +32,13 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
+    ShareExpired,
+    ShareRedeemed,
+    ShareRevoked,
 )
-from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId, Seal, ShareId
+from actors.sandbox.sessions import share_session
 from actors.sandbox.state import SandboxState, evolve, fold
 from actors.testing.strategies import NOW, histories, states, visit_requests
 
@@ -56,6 +62,10 @@ def knock(
     *, port: Port = WEB, token: PortToken | None = STABLE, bearer: PreviewToken | bytes | None = None
 ) -> VisitRequest:
     return VisitRequest(port, token, bearer.reveal().encode() if isinstance(bearer, PreviewToken) else bearer)
+
+
+def by_bearer(generation: int) -> Grant:
+    return Grant(WEB, "run-1", 1, generation, by_bearer=True)
 
 
 # The table of answers to credentials (docs: preview traffic), the run being up.
@@ -116,7 +126,7 @@ def knock(
             RefusedBecause.AUTH_INVALID,
             id="bearer token that is no text",
         ),
-        pytest.param(after(EXPOSED, GATE, UP), knock(bearer=FIRST), Grant(WEB, "run-1", 1, 2), id="right bearer token"),
+        pytest.param(after(EXPOSED, GATE, UP), knock(bearer=FIRST), by_bearer(2), id="right bearer token"),
         pytest.param(
             after(EXPOSED, GATE, UP),
             knock(token=OTHER, bearer=FIRST),
@@ -195,30 +205,30 @@ IN_GRACE = (EXPOSED, GATE, UP, PreviewAuthRotated(SECOND.digest(), NOW + 60))
 
 def test_rotated_token_stops_at_once_and_the_new_one_opens() -> None:
     assert admit(after(*ROTATED), knock(bearer=FIRST), NOW) is RefusedBecause.AUTH_INVALID
-    assert admit(after(*ROTATED), knock(bearer=SECOND), NOW) == Grant(WEB, "run-1", 1, 3)
+    assert admit(after(*ROTATED), knock(bearer=SECOND), NOW) == by_bearer(3)
 
 
 @pytest.mark.parametrize(
     ("later", "answer"),
-    [(0.0, Grant(WEB, "run-1", 1, 2)), (59.999, Grant(WEB, "run-1", 1, 2)), (60.0, RefusedBecause.AUTH_INVALID)],
+    [(0.0, by_bearer(2)), (59.999, by_bearer(2)), (60.0, RefusedBecause.AUTH_INVALID)],
 )
 def test_old_token_opens_until_its_grace_is_over_whether_or_not_an_alarm_has_run(later: float, answer: object) -> None:
     state = after(*IN_GRACE)
     assert admit(state, knock(bearer=FIRST), NOW + later) == answer
-    assert admit(state, knock(bearer=SECOND), NOW + later) == Grant(WEB, "run-1", 1, 3)
+    assert admit(state, knock(bearer=SECOND), NOW + later) == by_bearer(3)
     assert (still_holds(state, Grant(WEB, "run-1", 1, 2), NOW + later) is None) == isinstance(answer, Grant)
 
 
 def test_third_token_ends_the_first_ones_grace() -> None:
     state = after(*IN_GRACE, PreviewAuthRotated(THIRD.digest(), NOW + 60))
     answers = [admit(state, knock(bearer=token), NOW) for token in (FIRST, SECOND, THIRD)]
-    assert answers == [RefusedBecause.AUTH_INVALID, Grant(WEB, "run-1", 1, 3), Grant(WEB, "run-1", 1, 4)]
+    assert answers == [RefusedBecause.AUTH_INVALID, by_bearer(3), by_bearer(4)]
 
 
 def test_token_that_returns_is_another_generation() -> None:
     """Rotated away and back: whoever was cut in between stays cut."""
     state = after(*ROTATED, PreviewAuthRotated(FIRST.digest()))
-    assert admit(state, knock(bearer=FIRST), NOW) == Grant(WEB, "run-1", 1, 4)
+    assert admit(state, knock(bearer=FIRST), NOW) == by_bearer(4)
     assert still_holds(state, Grant(WEB, "run-1", 1, 2), NOW) is CutBecause.ROTATED
 
 
@@ -325,3 +335,182 @@ def test_every_reason_is_the_code_of_an_answer() -> None:
 
 def test_reasons_to_cut_are_different() -> None:
     assert all(one != other for one, other in itertools.combinations(CutBecause, 2))
+
+
+# Sessions.
+
+SEAL, OTHER_SEAL = Seal(b"1" * 32), Seal(b"2" * 32)
+SEALED = SandboxCreated(SandboxId("my-app"), ContainerSpec(), seal=SEAL)
+
+
+def shows(*sessions: bytes, port: Port = WEB, token: PortToken = STABLE, bearer: bytes | None = None) -> VisitRequest:
+    return VisitRequest(port, token, bearer, sessions=sessions)
+
+
+def signed_in(state: SandboxState | None, bearer: PreviewToken = FIRST, *, now: float = NOW) -> bytes:
+    session = sign_in(state, knock(bearer=bearer), now)
+    assert isinstance(session, bytes)
+    return session
+
+
+def test_session_opens_what_its_token_opened_and_leaves_a_bearer_token_to_the_service() -> None:
+    state = after(EXPOSED, GATE, UP, first=SEALED)
+    session = signed_in(state)
+    inside = Grant(WEB, "run-1", 1, 2)
+    assert admit(state, shows(session), NOW) == inside
+    assert admit(state, shows(b"tossed", session, session), NOW) == inside, "whatever else is shown"
+    assert admit(state, shows(session, bearer=b"the app's own"), NOW) == inside
+    assert admit(state, shows(session, bearer=FIRST.reveal().encode()), NOW) == by_bearer(2)
+
+
+def test_session_is_given_to_nobody_without_the_token() -> None:
+    state = after(EXPOSED, GATE, UP, first=SEALED)
+    assert sign_in(state, knock(bearer=SECOND), NOW) is RefusedBecause.AUTH_INVALID
+    assert sign_in(state, knock(), NOW) is RefusedBecause.AUTH_REQUIRED
+    assert sign_in(state, knock(token=OTHER, bearer=FIRST), NOW) is RefusedBecause.INVALID_TOKEN
+    assert sign_in(None, knock(bearer=FIRST), NOW) is RefusedBecause.INVALID_TOKEN
+    assert sign_in(after(EXPOSED, UP), knock(bearer=FIRST), NOW) is None, "no gate asks for one"
+
+
+@pytest.mark.parametrize(
+    ("state", "port", "token"),
+    [
+        pytest.param(after(EXPOSED, PortExposed(API, OTHER), GATE, UP, first=SEALED), API, OTHER, id="another port"),
+        pytest.param(
+            after(EXPOSED, GATE, PreviewAuthRotated(SECOND.digest()), UP, first=SEALED), WEB, STABLE, id="rotated"
+        ),
+        pytest.param(
+            after(
+                EXPOSED,
+                GATE,
+                PreviewAuthRotated(SECOND.digest()),
+                PreviewAuthRotated(FIRST.digest()),
+                UP,
+                first=SEALED,
+            ),
+            WEB,
+            STABLE,
+            id="rotated and back",
+        ),
+        pytest.param(
+            after(EXPOSED, GATE, UP, first=SandboxCreated(SandboxId("my-app"), ContainerSpec(), seal=OTHER_SEAL)),
+            WEB,
+            STABLE,
+            id="another life, the same token",
+        ),
+    ],
+)
+def test_session_opens_nothing_else(state: SandboxState, port: Port, token: PortToken) -> None:
+    session = signed_in(after(EXPOSED, GATE, UP, first=SEALED))
+    assert admit(state, shows(session, port=port, token=token), NOW) is RefusedBecause.AUTH_INVALID
+
+
+def test_session_of_an_old_token_lasts_as_long_as_its_grace() -> None:
+    session = signed_in(after(EXPOSED, GATE, UP, first=SEALED))
+    state = after(EXPOSED, GATE, PreviewAuthRotated(SECOND.digest(), NOW + 60), UP, first=SEALED)
+    admitted = admit(state, shows(session), NOW + 59)
+    assert admitted == Grant(WEB, "run-1", 1, 2)
+    assert still_holds(state, admitted, NOW + 60) is CutBecause.ROTATED
+    assert admit(state, shows(session), NOW + 60) is RefusedBecause.AUTH_INVALID
+
+
+def test_sandbox_from_before_there_were_seals_has_sessions_too() -> None:
+    state = after(EXPOSED, GATE, UP)
+    assert admit(state, shows(signed_in(state)), NOW) == Grant(WEB, "run-1", 1, 2)
+
+
+def test_wrong_session_wakes_nothing() -> None:
+    assert admit(after(EXPOSED, GATE, first=SEALED), shows(b"forged"), NOW) is RefusedBecause.AUTH_INVALID
+    asleep = after(EXPOSED, GATE, first=SEALED)
+    assert admit(asleep, shows(signed_in(asleep)), NOW) == NEEDS_WAKE
+
+
+# Shares.
+
+LINK, LINKS_NAME = THIRD, ShareId("k3v9x0q2m7t1z8aa")
+SHARED = ShareCreated(LINKS_NAME, WEB, LINK.digest(), SEAL, NOW + 60)
+ONCE = ShareCreated(LINKS_NAME, WEB, LINK.digest(), SEAL, NOW + 60, once=True)
+
+
+def by_link(
+    secret: PreviewToken | None = LINK, *, session: bytes | None = None, port: Port = WEB, name: str = LINKS_NAME
+) -> VisitRequest:
+    sessions = (session,) if session is not None else ()
+    shown = secret.reveal().encode() if secret is not None else None
+    return VisitRequest(port, PortToken(name), sessions=sessions, share_secret=shown)
+
+
+def session_of(state: SandboxState | None) -> bytes:
+    assert state is not None
+    return share_session(state.shares[LINKS_NAME])
+
+
+@pytest.mark.parametrize("gate", [(), (GATE,)], ids=["no gate", "gate"])
+def test_share_opens_its_port_past_any_gate_until_its_time_is_over(gate: tuple[Event, ...]) -> None:
+    state = after(EXPOSED, *gate, SHARED, UP)
+    for request in (by_link(), by_link(None, session=session_of(state))):
+        admitted = admit(state, request, NOW + 59)
+        assert isinstance(admitted, Grant)
+        assert (admitted.share, admitted.auth_generation) == (LINKS_NAME, None)
+        assert still_holds(state, admitted, NOW + 59.9) is None
+        assert still_holds(state, admitted, NOW + 60) is CutBecause.UNSHARED
+        assert admit(state, request, NOW + 60) is RefusedBecause.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        by_link(None),
+        by_link(FIRST),
+        by_link(port=API),
+        by_link(name="0000000000000000"),
+        by_link(None, session=b"forged"),
+        VisitRequest(WEB, PortToken(LINKS_NAME), FIRST.reveal().encode()),
+        VisitRequest(WEB, PortToken(LINKS_NAME), preflight=True),
+    ],
+)
+def test_share_opens_by_its_own_credentials_alone(request_: VisitRequest) -> None:
+    state = after(EXPOSED, PortExposed(API, OTHER), GATE, SHARED, UP)
+    assert admit(state, request_, NOW) is RefusedBecause.INVALID_TOKEN
+
+
+def test_share_session_is_of_no_use_at_the_ports_own_name() -> None:
+    state = after(EXPOSED, GATE, SHARED, UP)
+    assert admit(state, shows(session_of(state)), NOW) is RefusedBecause.AUTH_INVALID
+
+
+def test_link_that_opens_one_session_opens_by_that_session_alone() -> None:
+    state = after(EXPOSED, ONCE, UP)
+    assert admit(state, by_link(), NOW) is RefusedBecause.INVALID_TOKEN, "it is redeemed, not shown"
+    spent = after(EXPOSED, ONCE, ShareRedeemed(LINKS_NAME), UP)
+    assert admit(spent, by_link(), NOW) is RefusedBecause.INVALID_TOKEN
+    assert isinstance(admit(spent, by_link(None, session=session_of(spent)), NOW), Grant)
+
+
+@pytest.mark.parametrize("end", [ShareRevoked(LINKS_NAME), ShareExpired(LINKS_NAME), PortUnexposed(WEB)])
+def test_whoever_came_by_a_share_leaves_with_it(end: Event) -> None:
+    before, state = after(EXPOSED, SHARED, UP), after(EXPOSED, SHARED, UP, end)
+    admitted = admit(before, by_link(), NOW)
+    assert isinstance(admitted, Grant)
+    assert still_holds(state, admitted, NOW) in (CutBecause.UNSHARED, CutBecause.UNEXPOSED)
+    assert admit(state, by_link(None, session=session_of(before)), NOW) is RefusedBecause.INVALID_TOKEN
+
+
+def test_share_of_the_same_name_is_another_share() -> None:
+    admitted = admit(after(EXPOSED, SHARED, UP), by_link(), NOW)
+    assert isinstance(admitted, Grant)
+    assert still_holds(after(EXPOSED, SHARED, ShareRevoked(LINKS_NAME), SHARED, UP), admitted, NOW) is (
+        CutBecause.UNSHARED
+    )
+
+
+def test_share_stands_when_the_gate_is_changed() -> None:
+    state = after(EXPOSED, GATE, SHARED, UP, PreviewAuthRotated(SECOND.digest()))
+    admitted = admit(after(EXPOSED, GATE, SHARED, UP), by_link(), NOW)
+    assert isinstance(admitted, Grant)
+    assert still_holds(state, admitted, NOW) is None
+
+
+def test_share_of_a_sleeping_sandbox_wakes_it() -> None:
+    assert admit(after(EXPOSED, SHARED), by_link(), NOW) == NEEDS_WAKE
+    assert admit(after(EXPOSED, SHARED), by_link(FIRST), NOW) is RefusedBecause.INVALID_TOKEN

@@ -13,21 +13,28 @@ from actors.errors import (
     SandboxNotFoundError,
     SandboxStoppedError,
     SecurityError,
+    ShareNotFoundError,
+    ShareSpentError,
 )
 from actors.sandbox.decide import (
     DEFAULT_RULES,
     NAME_LENGTH_MAX,
     PORTS_MAX,
     REVOCATIONS,
+    SHARE_SECONDS_MAX,
+    SHARES_MAX,
     BeginRun,
     Command,
     CreateSandbox,
+    CreateShare,
     DestroySandbox,
     EndRun,
     ExposePort,
     FireAlarm,
+    RedeemShare,
     Refusal,
     RefusalReason,
+    RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
@@ -52,8 +59,12 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
+    ShareExpired,
+    ShareRedeemed,
+    ShareRevoked,
 )
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 from actors.sandbox.state import SandboxState, evolve, fold
 from actors.testing.strategies import commands, hostile_commands, states
 
@@ -386,7 +397,14 @@ def test_revocation_is_never_refused_to_a_sandbox_that_lives(state: SandboxState
 
 
 def test_revocations_are_the_commands_that_take_something_back() -> None:
-    assert set(REVOCATIONS) == {UnexposePort, SetPreviewAuth, RotatePreviewAuth, StopSandbox, DestroySandbox}
+    assert set(REVOCATIONS) == {
+        UnexposePort,
+        SetPreviewAuth,
+        RotatePreviewAuth,
+        RevokeShare,
+        StopSandbox,
+        DestroySandbox,
+    }
 
 
 def test_every_reason_of_a_refusal_becomes_its_error() -> None:
@@ -400,3 +418,89 @@ def test_commands_show_no_token() -> None:
     shown = repr(ExposePort(8080, minted=MINTED, token=STABLE))
     assert MINTED.reveal() not in shown
     assert STABLE.reveal() not in shown
+
+
+# Shares.
+
+SEAL = Seal(b"s" * 32)
+SHARE = ShareId("k3v9x0q2m7t1z8aa")
+SHARED = ShareCreated(SHARE, Port(8080), ONE, SEAL, 60.0)
+ONCE = ShareCreated(SHARE, Port(8080), ONE, SEAL, 60.0, once=True)
+
+
+def share(port: int = 8080, *, expires_in: float = 60.0, minted: ShareId = SHARE, digest: bytes = ONE) -> CreateShare:
+    return CreateShare(port, minted, digest, SEAL, expires_in)
+
+
+def test_exposed_port_is_shared_for_a_while_and_repeating_that_changes_nothing() -> None:
+    assert decide(after(WEB), share(), 0.0) == (SHARED,)
+    assert decide(after(WEB, SHARED), share(), 5.0) == ()
+
+
+def test_port_that_is_not_exposed_is_not_shared_unless_ports_are_open() -> None:
+    assert_refused(after(), share(), InvalidNameError, "not exposed")
+    assert_refused(after(WEB), share(8081), InvalidNameError, "not exposed")
+    assert_refused(after(WEB), share(3000), SecurityError, "reserved")
+    open_ports = fold([SandboxCreated(APP, ContainerSpec(), open_ports=True)])
+    assert decide(open_ports, share(80), 0.0) == (ShareCreated(SHARE, Port(80), ONE, SEAL, 60.0),)
+    assert_refused(after(WEB, STOPPED), share(), SandboxStoppedError, "stopped")
+    assert_refused(None, share(), SandboxNotFoundError, "no such")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, SHARE_SECONDS_MAX + 1])
+def test_share_lasts_for_a_bounded_time(seconds: float) -> None:
+    assert_refused(after(WEB), share(expires_in=seconds), InvalidNameError, "at most")
+
+
+def test_number_of_shares_is_bounded_and_expired_ones_make_room() -> None:
+    def named(number: int) -> ShareId:
+        return ShareId(f"share{number:011d}")
+
+    shares = [ShareCreated(named(number), Port(8080), ONE, SEAL, 60.0) for number in range(SHARES_MAX)]
+    full = after(WEB, *shares)
+    assert_refused(full, share(), SecurityError, f"{SHARES_MAX} shares")
+    decided = decide(full, share(), 60.0)
+    assert isinstance(decided, tuple)
+    assert len(decided) == SHARES_MAX + 1
+    assert fold(decided, full) == fold([decided[-1]], fold(decided[:-1], full))
+
+
+def test_share_and_port_never_have_one_name() -> None:
+    minted = PortToken(SHARE)
+    assert_refused(after(WEB, SHARED), ExposePort(8081, minted=minted), SecurityError, "by a share")
+    assert_refused(after(PortExposed(Port(8080), minted)), share(), InvalidNameError, "in use")
+    assert_refused(after(WEB, SHARED), share(digest=TWO), InvalidNameError, "in use")
+
+
+def test_link_is_redeemed_by_its_secret_before_its_time_is_over() -> None:
+    state = after(WEB, SHARED)
+    assert decide(state, RedeemShare(SHARE, 8080, ONE), 59.0) == ()
+    for command in (
+        RedeemShare(SHARE, 8080, TWO),
+        RedeemShare(SHARE, 8081, ONE),
+        RedeemShare("0000000000000000", 8080, ONE),
+    ):
+        assert_refused(state, command, ShareNotFoundError, "no such share")
+    assert_refused(None, RedeemShare(SHARE, 8080, ONE), ShareNotFoundError, "no such share")
+    decided = decide(state, RedeemShare(SHARE, 8080, ONE), 60.0)
+    assert isinstance(decided, Refusal)
+
+
+def test_link_that_opens_one_session_is_redeemed_once() -> None:
+    redeem = RedeemShare(SHARE, 8080, ONE)
+    assert decide(after(WEB, ONCE), redeem, 0.0) == (ShareRedeemed(SHARE),)
+    assert_refused(after(WEB, ONCE, ShareRedeemed(SHARE)), redeem, ShareSpentError, "once")
+
+
+def test_share_is_revoked_and_one_that_is_not_there_left_alone() -> None:
+    assert decide(after(WEB, SHARED), RevokeShare(SHARE), 0.0) == (ShareRevoked(SHARE),)
+    assert decide(after(WEB), RevokeShare(SHARE), 0.0) == ()
+    assert decide(None, RevokeShare(SHARE), 0.0) == ()
+
+
+def test_alarm_ends_what_has_fallen_due_and_nothing_else() -> None:
+    other = ShareCreated(ShareId("other00000000000"), Port(8080), TWO, SEAL, 90.0)
+    gate = (PreviewAuthSet(ONE), PreviewAuthRotated(TWO, 60.0))
+    state = after(WEB, SHARED, other, *gate)
+    assert decide(state, FireAlarm(), 59.0) == ()
+    assert decide(state, FireAlarm(), 60.0) == (PreviewAuthGraceEnded(), ShareExpired(SHARE))

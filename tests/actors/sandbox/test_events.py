@@ -24,10 +24,14 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
+    ShareExpired,
+    ShareRedeemed,
+    ShareRevoked,
     decode,
     encode,
 )
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 from actors.testing.strategies import container_specs, histories
 
 DIGEST = bytes(range(32))
@@ -36,7 +40,9 @@ DIGEST = bytes(range(32))
 # never changed.
 LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
     (
-        SandboxCreated(SandboxId("my-app"), ContainerSpec("process", {"shell": True}), True, AsleepPolicy.STALE),
+        SandboxCreated(
+            SandboxId("my-app"), ContainerSpec("process", {"shell": True}), True, AsleepPolicy.STALE, Seal(bytes(32))
+        ),
         (
             "sandbox_created",
             1,
@@ -45,6 +51,7 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
                 "container": {"kind": "process", "options": {"shell": True}},
                 "open_ports": True,
                 "when_asleep": "stale",
+                "seal": bytes(32),
             },
         ),
     ),
@@ -61,6 +68,24 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
         ("preview_auth_rotated", 1, {"digest": DIGEST, "previous_until": 1.5}),
     ),
     (PreviewAuthGraceEnded(), ("preview_auth_grace_ended", 1, {})),
+    (
+        ShareCreated(ShareId("k3v9x0q2m7t1z8aa"), Port(8080), DIGEST, Seal(bytes(32)), 1.5, once=True),
+        (
+            "share_created",
+            1,
+            {
+                "share": "k3v9x0q2m7t1z8aa",
+                "port": 8080,
+                "digest": DIGEST,
+                "seal": bytes(32),
+                "expires_at": 1.5,
+                "once": True,
+            },
+        ),
+    ),
+    (ShareRedeemed(ShareId("k3v9x0q2m7t1z8aa")), ("share_redeemed", 1, {"share": "k3v9x0q2m7t1z8aa"})),
+    (ShareRevoked(ShareId("k3v9x0q2m7t1z8aa")), ("share_revoked", 1, {"share": "k3v9x0q2m7t1z8aa"})),
+    (ShareExpired(ShareId("k3v9x0q2m7t1z8aa")), ("share_expired", 1, {"share": "k3v9x0q2m7t1z8aa"})),
     (SandboxStopped(), ("sandbox_stopped", 1, {})),
     (SandboxDestroyed(), ("sandbox_destroyed", 1, {})),
 ]
@@ -70,6 +95,14 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
 def test_event_is_logged_as_ever(event: Event, logged: tuple[str, int, dict[str, object]]) -> None:
     assert encode(event) == logged
     assert decode(*logged) == event
+
+
+def test_creation_from_before_there_were_seals_is_read() -> None:
+    name, version, fields = LOGGED[0][1]
+    old = {key: value for key, value in fields.items() if key != "seal"}
+    created = decode(name, version, old)
+    assert isinstance(created, SandboxCreated)
+    assert created.seal is None
 
 
 def test_every_event_has_its_row_and_its_name() -> None:
