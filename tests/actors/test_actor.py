@@ -42,7 +42,7 @@ from actors.sandbox.decide import (
 )
 from actors.sandbox.events import Event, decode
 from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
-from actors.sandbox.state import evolve
+from actors.sandbox.state import evolve, fold
 from actors.store import Entry
 from actors.surroundings import Limits
 from actors.testing.containers import FakeContainers, FakeRun, fake_containers
@@ -870,7 +870,7 @@ def test_plain_calls_and_turns_come_to_what_one_after_the_other_comes_to(ops: li
             async with sandbox.running() as run:
                 pass
             model = Model()
-            model.state = evolve(model.state, (await _events(store))[-1])
+            model.state = fold(await _events(store))  # type: ignore[assignment]  # there is a sandbox
             assert model.state.run_id == run.run_id
             arrived: list[tuple[int, Op]] = []
             results: dict[int, object] = {}
