@@ -41,7 +41,12 @@ app = cyclopts.App(
 def console() -> Console:
     """Return the console for stdout."""
     # Nothing is folded for a file or a pipe: programs look for whole lines there.
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    return Console() if sys.stdout.isatty() else wide_console()
+
+
+def wide_console() -> Console:
+    """Return a console for stdout that folds nothing: what a terminal wraps by itself can be copied whole."""
+    return Console(width=PIPE_WIDTH)
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
@@ -68,5 +73,10 @@ def _only_cause(error: BaseException) -> BaseException:
 def fail(text: str, code: int) -> NoReturn:
     """Say on stderr why it could not be done, and exit."""
     for line in text.splitlines() or [""]:
-        print(f"portico: {line}", file=sys.stderr)
+        print(f"portico: {plain(line)}", file=sys.stderr)
     sys.exit(code)
+
+
+def plain(text: str) -> str:
+    """Return text without what could steer a terminal: some of it is others' words."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

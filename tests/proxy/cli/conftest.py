@@ -7,6 +7,9 @@ import pytest
 import structlog
 
 from proxy.cli import app
+from tests.proxy.client.conftest import Script, script
+
+__all__ = ["script"]  # A fixture, which is taken by its name.
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +60,14 @@ class Command:
         rows = [line.split() for line in said.out.splitlines()]
         assert rows[0] == ["setting", "value", "from"]
         return {row[0]: row[1:] for row in rows[1:]}
+
+
+KEY = "key-of-the-owner-0123456789"
+
+
+@pytest.fixture
+def server(script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """A server of answers written beforehand, as the environment names it."""
+    monkeypatch.setenv("PORTICO_SERVER", script.url)
+    monkeypatch.setenv("PORTICO_API_KEY", KEY)
+    return script

@@ -16,7 +16,18 @@ def test_version_is_the_distributions(portico: Command) -> None:
     assert portico("--version").out == f"{version('portico')}\n"
 
 
-@pytest.mark.parametrize("arguments", [(), *((name, "--help") for name in ("serve", "demo", "log", "doctor", "bench"))])
+COMMANDS = ("serve", "demo", "log", "doctor", "bench", "explain", "run", "exec", "logs", "completion")
+GROUPS = {
+    "sandbox": ("create", "list", "show", "hibernate", "wake", "stop", "destroy"),
+    "port": ("expose", "unexpose", "list"),
+    "share": ("create", "list", "revoke"),
+    "preview": ("protect", "rotate"),
+    "key": ("create", "list", "revoke"),
+}
+WAYS = [(name,) for name in COMMANDS] + [(group, name) for group, names in GROUPS.items() for name in names]
+
+
+@pytest.mark.parametrize("arguments", [(), *((*way, "--help") for way in WAYS), *((name,) for name in GROUPS)])
 def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str, ...], portico: Command) -> None:
     said = portico(*arguments)
     assert said.code == 0
@@ -27,11 +38,14 @@ def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str
 
 
 def test_help_names_every_command(portico: Command) -> None:
-    for command in ("serve", "demo", "log", "doctor", "bench"):
+    for command in (*COMMANDS, *GROUPS):
         assert f"│ {command} " in portico("--help").out
+    for group, names in GROUPS.items():
+        for name in names:
+            assert f"│ {name} " in portico(group).out
 
 
-@pytest.mark.parametrize("missing", ["cyclopts", "rich", "segno"])
+@pytest.mark.parametrize("missing", ["cyclopts", "rich", "segno", "httpx2"])
 def test_missing_extra_is_a_hint_and_no_traceback(missing: str) -> None:
     # None in sys.modules is "not there" to an import statement.
     code = f"import sys; sys.modules[{missing!r}] = None; import proxy.cli"
@@ -46,6 +60,14 @@ def test_missing_extra_is_a_hint_and_no_traceback(missing: str) -> None:
     ("arguments", "said"),
     [
         (("serve", "--nope"), "Unknown option: --nope"),
+        (("explain", "ftp://x"), "portico: the URL of a preview begins with http:// or https://"),
+        (("explain", "http://x", "--at", "yesterday"), "portico: 'yesterday' is not a time"),
+        (("run", "my-app"), "portico: a command is wanted"),
+        (("exec", "my-app"), "portico: a command is wanted"),
+        (("exec", "my-app", "--env", "NOT_SET_ANYWHERE", "--", "ls"), "portico: --env NOT_SET_ANYWHERE: "),
+        (("logs", "my-app", "--json"), "portico: logs are what a service printed"),
+        (("sandbox", "create", "--never-sleeps", "--sleep-after", "1"), "portico: --never-sleeps and"),
+        (("sandbox", "list", "--server", "http://localhost:1"), "portico: an API key is wanted"),
         (("nope",), 'Unknown command "nope"'),
         (("serve", "--fields-max", "many"), '"many"'),
         (("serve", "--fields-max", "0"), "portico: --fields-max: "),

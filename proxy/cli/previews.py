@@ -1,0 +1,179 @@
+"""`portico port`, `share` and `preview`: who may reach a sandbox's services, and by which URL."""
+
+import os
+from typing import Annotated, Final
+
+import cyclopts
+from cyclopts import Parameter
+
+from proxy.api import schemas
+from proxy.cli.base import app
+from proxy.cli.remote import HERE, Where, ask, print_json, print_line, print_table, say
+from proxy.cli.sandboxes import print_closed
+from proxy.client import AsyncClient, AsyncSandbox
+
+TOKEN_VARIABLE: Final = "PORTICO_PORT_TOKEN"  # noqa: S105  the name of a variable
+"""A port token of one's own: a secret, so no flag."""
+
+Sandbox = Annotated[str, Parameter(name="SANDBOX")]
+PortNumber = Annotated[int, Parameter(name="PORT")]
+
+port = cyclopts.App(name="port", help="Give ports preview URLs, and take them back.")
+share = cyclopts.App(name="share", help="Links that open a port for whoever holds them, for a while.")
+preview = cyclopts.App(name="preview", help="The preview token that visitors of a private sandbox bear.")
+for group in (port, share, preview):
+    app.command(group)
+
+
+# Ports.
+
+
+@port.command
+def expose(
+    sandbox: Sandbox,
+    port: PortNumber,
+    /,
+    *,
+    name: str | None = None,
+    domain: str | None = None,
+    host_header: str | None = None,
+    wake_on_websocket: bool | None = None,
+    where: Where = HERE,
+) -> None:
+    """Give a port a preview URL, and print it. Again: the same URL.
+
+    A token of one's own for the URL is taken from PORTICO_PORT_TOKEN: 1 to 16 of a-z, 0-9 and _.
+
+    Parameters
+    ----------
+    name
+        A label for people.
+    domain
+        The base domain of the URL. Default: the server's first.
+    host_header
+        Which Host the service sees: localhost (default) or preserve.
+    wake_on_websocket
+        A WebSocket handshake wakes the sandbox.
+    """
+    token = os.environ.get(TOKEN_VARIABLE) or None
+
+    async def question(client: AsyncClient) -> schemas.Port:
+        return await AsyncSandbox(client, sandbox).expose_port(
+            port,
+            hostname=domain,
+            name=name,
+            token=token,
+            host_header=host_header,
+            wake_on_websocket=wake_on_websocket,
+        )
+
+    exposed = ask(where, question)
+    if where.json:
+        print_json(exposed)
+    else:
+        print_line(exposed.url or "")
+
+
+@port.command
+def unexpose(sandbox: Sandbox, port: PortNumber, /, *, drain: float = 0.0, where: Where = HERE) -> None:
+    """Take a port's URL back: it is refused from now on, and what still flows is cut.
+
+    Parameters
+    ----------
+    drain
+        Seconds that live visits get to end by themselves. Default 0.
+    """
+    doing = f"ending the visits to port {port} of {sandbox}"
+    closed = ask(where, lambda client: AsyncSandbox(client, sandbox).unexpose_port(port, drain=drain), doing)
+    print_closed(closed, f"port {port} of {sandbox} is not exposed", as_json=where.json)
+
+
+@port.command(name="list")
+def list_ports(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
+    """List the exposed ports of a sandbox, with their URLs."""
+    found = ask(where, lambda client: AsyncSandbox(client, sandbox).get_exposed_ports())
+    if where.json:
+        print_json(found)
+        return
+    rows = [(one.port, one.name, one.status, one.url or "(a secret)") for one in found]
+    print_table(("port", "name", "status", "url"), rows, "no port is exposed", folded=False)
+
+
+# Links.
+
+
+@share.command(name="create")
+def create_share(
+    sandbox: Sandbox, port: PortNumber, /, *, expires_in: float, once: bool = False, where: Where = HERE
+) -> None:
+    """Make a link to a port, and print its URL, this once.
+
+    Parameters
+    ----------
+    expires_in
+        Seconds for which it opens.
+    once
+        It opens for one browser only.
+    """
+    made = ask(where, lambda client: AsyncSandbox(client, sandbox).share(port, expires_in=expires_in, once=once))
+    if where.json:
+        print_json(made)
+        return
+    print_line(made.url or "")
+    say(f"link {made.id} opens until {made.expires_at}; it is not shown again")
+
+
+@share.command(name="list")
+def list_shares(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
+    """List the links of a sandbox that are in force, without their secrets."""
+    found = ask(where, lambda client: AsyncSandbox(client, sandbox).list_shares())
+    if where.json:
+        print_json(found)
+        return
+    rows = [(one.id, one.port, one.expires_at, one.once) for one in found]
+    print_table(("link", "port", "expires", "once"), rows, "no links")
+
+
+@share.command(name="revoke")
+def revoke_share(sandbox: Sandbox, share_id: Annotated[str, Parameter(name="LINK")], /, *, where: Where = HERE) -> None:
+    """Take a link back; what still flows by it is cut."""
+    closed = ask(where, lambda client: AsyncSandbox(client, sandbox).revoke_share(share_id))
+    print_closed(closed, f"link {share_id} is revoked", as_json=where.json)
+
+
+# The gate.
+
+
+@preview.command(name="protect")
+def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
+    """Let only visitors in who bear a preview token, from now on; print it, this once.
+
+    A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more.
+    """
+    own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
+    made = ask(where, lambda client: AsyncSandbox(client, sandbox).set_preview_auth(own))
+    if where.json:
+        print_json(made)
+    else:
+        print_line(made.token)
+
+
+@preview.command(name="rotate")
+def rotate(sandbox: Sandbox, /, *, grace: float = 0.0, where: Where = HERE) -> None:
+    """Replace the preview token of a sandbox; print the new one, this once.
+
+    A token of one's own is taken from PORTICO_PREVIEW_TOKEN.
+
+    Parameters
+    ----------
+    grace
+        Seconds for which the old one opens too. Default 0: it stops at once, and what leans on it is cut.
+    """
+    own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
+    question = lambda client: AsyncSandbox(client, sandbox).rotate_preview_auth(grace=grace, token=own)  # noqa: E731
+    made = ask(where, question)
+    if where.json:
+        print_json(made)
+    else:
+        print_line(made.token)
+        say(f"live visits that were ended: {made.closed}")

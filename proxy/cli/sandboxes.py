@@ -1,0 +1,322 @@
+"""`portico sandbox`, `run`, `exec` and `logs`: sandboxes of a server, and what runs in them."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import cyclopts
+from cyclopts import Parameter
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from proxy.api import schemas
+from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
+from proxy.cli.remote import HERE, Where, ask, print_facts, print_json, print_line, print_table, say
+from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox
+
+EXIT_NOT_RUN: Final = 125
+"""Of `portico exec`, if the command was not run at all, so that its own codes stay its own; as docker has it."""
+
+SIGNALLED: Final = 128
+"""A shell reports the end by signal N as 128 + N."""
+
+Command = Annotated[str, Parameter(name="COMMAND", help="After --, as it would stand in a shell's line.")]
+Variables = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name=("--env", "-e"),
+        help="NAME=VALUE, or NAME to pass on one's own, which keeps it out of the list of processes; again for more.",
+    ),
+]
+Folder = Annotated[str | None, Parameter(help="The working folder. Default: the sandbox's own.")]
+
+sandbox = cyclopts.App(name="sandbox", help="Make, look at, put to sleep and destroy sandboxes.")
+app.command(sandbox)
+
+
+@sandbox.command
+def create(
+    sandbox_id: Annotated[str | None, Parameter(name="ID")] = None,
+    /,
+    *,
+    container: str | None = None,
+    open_ports: bool = False,
+    when_asleep: str | None = None,
+    sleep_after: float | None = None,
+    never_sleeps: bool = False,
+    preview_auth: bool = False,
+    where: Where = HERE,
+) -> None:
+    """Make a sandbox, and print it. One that exists alike is left as it is.
+
+    Parameters
+    ----------
+    sandbox_id
+        1 to 40 of a-z, 0-9 and hyphens. Without it, one is made up.
+    container
+        The kind of place its services run in. Default process.
+    open_ports
+        Let every port answer at sb-...-pPORT, without a token.
+    when_asleep
+        What a visitor meets while it sleeps: wake (default) or stale.
+    sleep_after
+        Idle seconds after which it goes to sleep.
+    never_sleeps
+        It does not go to sleep by itself.
+    preview_auth
+        Let only visitors in who bear a token; it is printed this once.
+    """
+    if never_sleeps and sleep_after is not None:
+        fail("--never-sleeps and --sleep-after exclude each other", EXIT_USAGE)
+
+    async def question(client: AsyncClient) -> schemas.Sandbox:
+        made = await client.get_sandbox(
+            sandbox_id,
+            container=container,
+            open_ports=open_ports or None,
+            when_asleep=when_asleep,
+            sleep_after=None if never_sleeps else UNSET if sleep_after is None else sleep_after,
+            preview_auth="auto" if preview_auth else None,
+        )
+        state = await made.state()
+        return replace(state, preview_auth_token=made.preview_auth_token)
+
+    made = ask(where, question)
+    _print_sandbox(made, as_json=where.json)
+    if made.preview_auth_token is not None and not where.json:
+        say("the preview token is not shown again")
+
+
+@sandbox.command(name="list")
+def list_(*, where: Where = HERE) -> None:
+    """List the sandboxes."""
+    found = ask(where, lambda client: client.list_sandboxes())
+    if where.json:
+        print_json(found)
+        return
+    rows = [
+        (one.id, one.status, one.container, ",".join(str(port.port) for port in one.ports) or "-", one.preview_auth)
+        for one in found
+    ]
+    print_table(("sandbox", "status", "container", "ports", "preview auth"), rows, "no sandboxes")
+
+
+@sandbox.command
+def show(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+    """Show a sandbox."""
+    _print_sandbox(ask(where, lambda client: AsyncSandbox(client, sandbox_id).state()), as_json=where.json)
+
+
+@sandbox.command
+def hibernate(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+    """Put a sandbox to sleep; its URLs stay what they are."""
+    question = lambda client: AsyncSandbox(client, sandbox_id).hibernate()  # noqa: E731  # named for the line's length
+    _print_sandbox(ask(where, question, f"putting {sandbox_id} to sleep"), as_json=where.json)
+
+
+@sandbox.command
+def wake(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+    """Wake a sandbox."""
+    question = lambda client: AsyncSandbox(client, sandbox_id).wake()  # noqa: E731  # named for the line's length
+    _print_sandbox(ask(where, question, f"waking {sandbox_id}"), as_json=where.json)
+
+
+@sandbox.command
+def stop(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+    """Stop a sandbox for good: its URLs say so from now on."""
+    closed = ask(where, lambda client: AsyncSandbox(client, sandbox_id).stop(), f"stopping {sandbox_id}")
+    print_closed(closed, f"stopped {sandbox_id}", as_json=where.json)
+
+
+@sandbox.command
+def destroy(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+    """Destroy a sandbox: its URLs, its services, its files. One that is not there is left so."""
+    closed = ask(where, lambda client: AsyncSandbox(client, sandbox_id).destroy(), f"destroying {sandbox_id}")
+    print_closed(closed, f"destroyed {sandbox_id}", as_json=where.json)
+
+
+@app.command
+def run(
+    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    /,
+    *command: Command,
+    port: int | None = None,
+    name: str | None = None,
+    id: Annotated[str | None, Parameter(help="A name for the process.")] = None,  # noqa: A002  # the flag's name
+    cwd: Folder = None,
+    env: Variables = (),
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
+    where: Where = HERE,
+) -> None:
+    """Start a service in a sandbox: portico run SANDBOX --port 8000 -- python -m http.server 8000
+
+    With --port, wait until it listens there, expose the port, and print the preview URL. A sandbox that does not exist
+    is made. A command of one word is given to a shell.
+
+    Parameters
+    ----------
+    port
+        Where the service listens.
+    name
+        A label for the port.
+    timeout_s
+        For the service to listen. Default 60.
+    """
+    words, variables = _words(command), _variables(env)
+
+    async def start(client: AsyncClient) -> AsyncProcess:
+        found = await client.get_sandbox(sandbox_id)
+        return await found.start_process(words, cwd=cwd, env=variables, id=id)
+
+    async def expose(client: AsyncClient) -> tuple[schemas.Process, schemas.Port]:
+        process = await start(client)
+        assert port is not None
+        await process.wait_for_port(port, timeout=timeout_s)
+        return process.info, await AsyncSandbox(client, sandbox_id).expose_port(port, name=name)
+
+    if port is None:
+        process = ask(where, start, f"starting in {sandbox_id}").info
+        if where.json:
+            print_json(process)
+        else:
+            print_line(process.id)
+        return
+    process, exposed = ask(where, expose, f"waiting for port {port} of {sandbox_id}")
+    if where.json:
+        print_json({"process": process, "port": exposed})
+    else:
+        print_line(exposed.url or "")
+
+
+@app.command(name="exec")
+def exec_(
+    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    /,
+    *command: Command,
+    cwd: Folder = None,
+    env: Variables = (),
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
+    where: Where = HERE,
+) -> None:
+    """Run a command in a sandbox to its end: portico exec SANDBOX -- ls -l
+
+    What it printed is printed when it has ended, and its exit code is this command's (128 and the signal's number if a
+    signal ended it); 125 if it was not run. A command of one word is given to a shell.
+
+    Parameters
+    ----------
+    timeout_s
+        After which it is killed. Default 60.
+    """
+    words, variables = _words(command), _variables(env)
+    try:
+        ended = ask(
+            where,
+            lambda client: AsyncSandbox(client, sandbox_id).exec(words, cwd=cwd, env=variables, timeout=timeout_s),
+            f"running in {sandbox_id}",
+        )
+    except SystemExit as exited:
+        sys.exit(EXIT_NOT_RUN if exited.code == EXIT_FAILED else exited.code)
+    if where.json:
+        print_json(ended)
+    else:
+        sys.stdout.write(ended.stdout)
+        sys.stderr.write(ended.stderr)
+        if ended.truncated:
+            say("more was printed than is kept")
+    sys.exit(ended.exit_code if ended.exit_code >= 0 else SIGNALLED - ended.exit_code)
+
+
+@app.command
+def logs(
+    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    process: Annotated[str | None, Parameter(name="PROCESS")] = None,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
+    where: Where = HERE,
+) -> None:
+    """Print what a service has printed.
+
+    Parameters
+    ----------
+    process
+        The service's id. Without it: the only one, if there is one.
+    follow
+        Go on printing until it exits, or Ctrl-C.
+    """
+    if where.json:
+        fail("logs are what a service printed: there is no JSON of it", EXIT_USAGE)
+
+    async def question(client: AsyncClient) -> None:
+        found = AsyncSandbox(client, sandbox_id)
+        chosen = await found.get_process(process) if process is not None else _only(await found.list_processes())
+        if not follow:
+            _write(await chosen.logs())
+            return
+        async with chosen.follow_logs() as pieces:
+            async for piece in pieces:
+                _write(piece)
+
+    ask(where, question)
+
+
+def print_closed(closed: int, done: str, *, as_json: bool) -> None:
+    """Print what a revocation cut."""
+    if as_json:
+        print_json(schemas.Closed(closed=closed))
+    else:
+        say(f"{done}; live visits that were ended: {closed}")
+
+
+def _print_sandbox(found: schemas.Sandbox, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    facts: list[tuple[str, object]] = [
+        ("sandbox", found.id),
+        ("status", found.status),
+        ("container", found.container),
+        ("open ports", found.open_ports),
+        ("when asleep", found.when_asleep),
+        ("sleeps after", "never" if found.sleep_after is None else f"{found.sleep_after:g} s"),
+        ("preview auth", found.preview_auth),
+        ("preview token", found.preview_auth_token),
+        ("created", found.created_at),
+    ]
+    facts += [(f"port {port.port}", port.url or "(a secret)") for port in found.ports]
+    print_facts(facts)
+
+
+def _words(command: tuple[str, ...]) -> str | Sequence[str]:
+    if not command:
+        fail("a command is wanted: portico run SANDBOX -- COMMAND", EXIT_USAGE)
+    return command[0] if len(command) == 1 else list(command)
+
+
+def _variables(given: tuple[str, ...]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            own = os.environ.get(name)
+            if own is None:
+                fail(f"--env {name}: there is no such variable here; write NAME=VALUE", EXIT_USAGE)
+            value = own
+        variables[name] = value
+    return variables
+
+
+def _only(processes: Sequence[AsyncProcess]) -> AsyncProcess:
+    if not processes:
+        fail("the sandbox runs no processes", EXIT_FAILED)
+    if len(processes) > 1:
+        fail("which process? " + ", ".join(process.id for process in processes), EXIT_USAGE)
+    return processes[0]
+
+
+def _write(piece: bytes) -> None:
+    # As it is: whoever reads a log of colours wants them, and a pipe wants the bytes.
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
