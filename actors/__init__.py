@@ -84,7 +84,9 @@ from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
 from actors.sandbox.ids import ShareId as ShareId
+from actors.sandbox.state import Exposure as Exposure
 from actors.sandbox.state import SandboxState as SandboxState
+from actors.sandbox.state import Sharing as Sharing
 from actors.sandbox.state import Status as Status
 from actors.sandbox.urls import BUILT_IN_PREFIX as BUILT_IN_PREFIX
 from actors.sandbox.urls import SHARE_PATH as SHARE_PATH

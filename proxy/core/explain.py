@@ -15,8 +15,22 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from actors import Admission, Grant, NeedsWake, RefusedBecause, SandboxId, SandboxState, Status, VisitRequest, admit
+from actors import (
+    SHARE_PATH,
+    Admission,
+    Exposure,
+    Grant,
+    NeedsWake,
+    RefusedBecause,
+    SandboxId,
+    SandboxState,
+    Sharing,
+    Status,
+    VisitRequest,
+    admit,
+)
 from proxy.core.diagnosis import Target
+from proxy.core.headers import MASK
 from proxy.core.hostname import BaseHost, BuiltInHost, NotOurs, PreviewHost
 from proxy.core.pages import Answer, Code, refusal
 
@@ -87,7 +101,7 @@ def explain_elsewhere(target: Target, place: BaseHost | NotOurs) -> Explanation:
     if isinstance(place, BaseHost):
         step = ExplainedStep(Question.HOST, "base domain", f"{place.domain} itself is the management API's place")
         return Explanation(
-            target.at(target.path), None, (step,), None, NOT_A_PREVIEW, "the management API answers, not a preview"
+            _shown(target), None, (step,), None, NOT_A_PREVIEW, "the management API answers, not a preview"
         )
     answer = refusal(Code.MISDIRECTED_REQUEST)
     step = ExplainedStep(
@@ -118,17 +132,22 @@ def explain_visit(
     steps = (_host_step(preview), *_steps(preview, request, state, judged, now))
     if isinstance(judged, Grant):
         text = f"the visit enters; the service on port {preview.port:d} answers"
-        return Explanation(target.at(target.path), preview.sandbox, steps, None, ADMITTED, text)
+        return Explanation(_shown(target), preview.sandbox, steps, None, ADMITTED, text)
     if isinstance(judged, NeedsWake):
         text = "the sandbox is woken, and the service answers; 503 WAKING if that takes too long"
-        return Explanation(target.at(target.path), preview.sandbox, steps, None, WAKES, text)
+        return Explanation(_shown(target), preview.sandbox, steps, None, WAKES, text)
     return _refused(target, preview.sandbox, steps, refusal(Code(judged.value), sandbox=preview.sandbox))
 
 
 def _refused(
     target: Target, sandbox: SandboxId | None, steps: tuple[ExplainedStep, ...], answer: Answer
 ) -> Explanation:
-    return Explanation(target.at(target.path), sandbox, steps, answer.status, answer.code.value, answer.error)
+    return Explanation(_shown(target), sandbox, steps, answer.status, answer.code.value, answer.error)
+
+
+def _shown(target: Target) -> str:
+    # A share's link has its secret in the path.
+    return target.at(SHARE_PATH + MASK if target.path.startswith(SHARE_PATH) else target.path)
 
 
 def _host_step(preview: PreviewHost) -> ExplainedStep:
@@ -147,7 +166,7 @@ def _steps(
         return
     yield ExplainedStep(Question.SANDBOX, "known", f"it is {state.status.value}, of kind {state.container.kind}")
     last = _DECIDES[judged] if isinstance(judged, RefusedBecause) else None
-    yield _credential_step(preview, request, state, refused=last is Question.CREDENTIAL)
+    yield _credential_step(preview, request, state, now, refused=last is Question.CREDENTIAL)
     if last is Question.CREDENTIAL:
         return
     yield _gate_step(request, state, judged, now)
@@ -159,7 +178,7 @@ def _steps(
 
 
 def _credential_step(
-    preview: PreviewHost, request: VisitRequest, state: SandboxState, *, refused: bool
+    preview: PreviewHost, request: VisitRequest, state: SandboxState, now: float, *, refused: bool
 ) -> ExplainedStep:
     if isinstance(preview, BuiltInHost):
         if refused:
@@ -168,31 +187,57 @@ def _credential_step(
             )
         return ExplainedStep(Question.CREDENTIAL, "none needed", "open_ports is on: every port answers by its number")
     exposure = state.ports.get(request.port)
+    if exposure is not None and _is_token_of(exposure, request):
+        name = "" if exposure.name is None else f" as {exposure.name!r}"
+        return ExplainedStep(Question.CREDENTIAL, "right", f"port {request.port:d} is exposed{name} under this token")
+    sharing = _named_share(state, request)
+    if sharing is not None:
+        return _share_step(sharing, now, refused=refused)
     if exposure is None:
         return ExplainedStep(Question.CREDENTIAL, "refused", f"port {request.port:d} is not exposed")
-    if refused:
+    return ExplainedStep(Question.CREDENTIAL, "refused", f"port {request.port:d} is exposed, but under another token")
+
+
+def _share_step(sharing: Sharing, now: float, *, refused: bool) -> ExplainedStep:
+    if not refused:
         return ExplainedStep(
-            Question.CREDENTIAL, "refused", f"port {request.port:d} is exposed, but under another token"
+            Question.CREDENTIAL, "right", f"a credential of share {sharing.share}, whose id the host names"
         )
-    name = "" if exposure.name is None else f" as {exposure.name!r}"
-    return ExplainedStep(Question.CREDENTIAL, "right", f"port {request.port:d} is exposed{name} under this token")
+    if now >= sharing.expires_at:
+        return ExplainedStep(
+            Question.CREDENTIAL, "refused", f"share {sharing.share}, which the host names, has expired"
+        )
+    because = f"the host names share {sharing.share}, and the visit bears no right credential of it"
+    return ExplainedStep(Question.CREDENTIAL, "refused", because)
+
+
+def _named_share(state: SandboxState, request: VisitRequest) -> Sharing | None:
+    sharing = state.shares.get(request.token.reveal()) if request.token is not None else None
+    return sharing if sharing is not None and sharing.port == request.port else None
+
+
+def _is_token_of(exposure: Exposure, request: VisitRequest) -> bool:
+    return request.token is not None and exposure.token.matches(request.token.reveal())
 
 
 def _gate_step(request: VisitRequest, state: SandboxState, judged: Admission, now: float) -> ExplainedStep:
     if state.auth is None:
         return ExplainedStep(Question.GATE, "none", "the sandbox has no preview auth")
+    exposure = state.ports.get(request.port)
+    if request.token is not None and (exposure is None or not _is_token_of(exposure, request)):
+        return ExplainedStep(Question.GATE, "not asked", "a share opens past preview auth")
     if judged is RefusedBecause.AUTH_REQUIRED:
         return ExplainedStep(
             Question.GATE, "closed", "the sandbox has preview auth, and the visit bears no preview token"
         )
     if judged is RefusedBecause.AUTH_INVALID:
-        return ExplainedStep(Question.GATE, "closed", "the preview token is not the one in force")
-    if request.preflight and not request.preview_token:
+        return ExplainedStep(Question.GATE, "closed", "the preview token, or session, is not of the one in force")
+    if request.preflight and not request.preview_token and not request.sessions:
         return ExplainedStep(Question.GATE, "open", "a preflight cannot bear a preview token, and passes")
     previous = state.auth.previous
     grace = previous is not None and now < previous.until
     which = "the one in force, or the one before it in its grace" if grace else "the one in force"
-    return ExplainedStep(Question.GATE, "open", f"the preview token is {which}")
+    return ExplainedStep(Question.GATE, "open", f"the preview token, or the session's, is {which}")
 
 
 def _run_step(state: SandboxState) -> ExplainedStep:

@@ -17,10 +17,13 @@ from actors import (
     RefusedBecause,
     SandboxId,
     SandboxState,
+    ShareId,
+    Sharing,
     Status,
     VisitRequest,
     admit,
 )
+from actors.sandbox.ids import Seal
 from actors.sandbox.state import Exposure, PreviewAuth, PreviousToken
 from actors.testing.strategies import NOW, states, visit_requests
 from proxy.core.diagnosis import Target
@@ -122,9 +125,8 @@ def test_gate_is_closed_without_a_token_and_with_a_wrong_one() -> None:
 
 
 def test_gate_opens_to_its_token_and_in_its_grace_to_the_one_before() -> None:
-    assert explain(GATED, preview_token=SECRET.reveal().encode()).steps[3].because == (
-        "the preview token is the one in force"
-    )
+    because = explain(GATED, preview_token=SECRET.reveal().encode()).steps[3].because
+    assert because == "the preview token, or the session's, is the one in force"
     assert GATED.auth is not None
     rotated = replace(GATED, auth=PreviewAuth(bytes(32), 3, PreviousToken(SECRET.digest(), 2, NOW + 1)))
     assert explain(rotated, preview_token=SECRET.reveal().encode()).code == ADMITTED
@@ -163,6 +165,41 @@ def test_state_that_is_not_to_be_had_is_the_routers_answer() -> None:
     explained = explain_failure(target, preview, refusal(Code.QUARANTINED))
     assert answers(explained) == [HOST, ("sandbox", "cannot be judged")]
     assert (explained.status, explained.code) == (503, "QUARANTINED")
+
+
+SHARE = Sharing(ShareId("share00000000001"), PORT, 3, SECRET.digest(), Seal(bytes(32)), NOW + 60)
+SHARE_URL = f"https://8080-my-app-share00000000001.example.com/.portico/share/{SECRET.reveal()}"
+
+
+def explain_share(state: SandboxState, secret: bytes | None) -> Explanation:
+    target = Target.read(SHARE_URL)
+    preview = Matcher([DOMAIN]).match_host(target.host)
+    assert isinstance(preview, TokenHost)
+    request = VisitRequest(PORT, preview.token, share_secret=secret)
+    return explain_visit(target, preview, request, state, NOW)
+
+
+def test_share_opens_past_the_gate() -> None:
+    explained = explain_share(replace(GATED, shares={SHARE.share: SHARE}), SECRET.reveal().encode())
+    assert answers(explained)[2:4] == [("credential", "right"), ("gate", "not asked")]
+    assert explained.code == ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("share", "secret", "because"),
+    [
+        (SHARE, None, "bears no right credential"),
+        (SHARE, b"wrong-secret-of-a-share", "bears no right credential"),
+        (replace(SHARE, expires_at=NOW), SECRET.reveal().encode(), "has expired"),
+        (replace(SHARE, port=Port(5173)), SECRET.reveal().encode(), "under another token"),
+    ],
+)
+def test_share_that_does_not_open_says_why(share: Sharing, secret: bytes | None, because: str) -> None:
+    explained = explain_share(replace(UP, shares={share.share: share}), secret)
+    assert answers(explained)[-1] == ("credential", "refused")
+    assert because in explained.steps[-1].because
+    assert explained.code == "INVALID_TOKEN"
+    assert SECRET.reveal() not in repr(explained)
 
 
 def test_every_reason_to_refuse_has_its_step() -> None:
