@@ -16,7 +16,8 @@ from proxy.appsocket import AppSocket
 from proxy.core.http1 import BadRequestError, Framing, FramingKind, ResponseHead, write_response_head
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection, Signal
-from proxy.door import Admitted, MustWait, Preview, answer_to_cut
+from proxy.core.sign_in import ASKS_FOR_TOKEN, sign_in_page
+from proxy.door import OWN_PAGE, Admitted, MustWait, OwnPage, Preview, answer_to_cut
 from proxy.options import Options
 from proxy.passage import HALF_CLOSED_GRACE_S, Ended, Passage, Switched, read_ahead
 from proxy.reception import Reception
@@ -41,7 +42,7 @@ class First(NamedTuple):
     started: RequestStarted
     preview: Preview | None = None
     """What it is for, if that is known."""
-    verdict: Admitted | Answer | MustWait | None = None
+    verdict: Admitted | Answer | MustWait | OwnPage | None = None
     """What the preview's sandbox says, or what the client is to be told."""
     fresh: bool = False
     """A kept connection to the service was tried and found dead: this time a new one."""
@@ -325,6 +326,11 @@ class Connection:
         admitted = first.verdict
         if admitted is None:
             admitted = self._reception.admit_nowait(preview, started.head)
+        if admitted is OWN_PAGE:
+            app = self._reception.own_page(preview, started.head)
+            if app is not None:
+                return await self._apply(started, app)
+            admitted = refusal(Code.NOT_FOUND)
         if isinstance(admitted, MustWait):
             waited = await self._wait_admitted(admitted)
             if waited is None:
@@ -430,7 +436,10 @@ class Connection:
             # If all of the request is here, the connection can go on to the next one.
             while isinstance(http.next_event(), RequestContent):
                 pass
-        fields, body = render(answer, as_html=as_html)
+        if as_html and started is not None and answer.code in ASKS_FOR_TOKEN:
+            fields, body = sign_in_page(answer, started.head.target.decode("latin-1"))
+        else:
+            fields, body = render(answer, as_html=as_html)
         head = ResponseHead(answer.status, REASONS.get(answer.status, b""), fields)
         framing = Framing(FramingKind.LENGTH, len(body))
         # Our own answers are small: who does not take one is not reading, and needs no token to get another.

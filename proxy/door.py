@@ -6,10 +6,12 @@ dialling comes after. Stateless: what it knows comes from the head and from some
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from actors import (
     ContainerError,
@@ -24,8 +26,10 @@ from actors import (
     Visit,
     VisitRequest,
 )
+from proxy.core.gate import is_own, sessions_shown, share_secret
 from proxy.core.headers import AmbiguousCredentialError, Credential, bearer_credential, is_preflight
 from proxy.core.hostname import (
+    DEFAULT_PORTS,
     BadHostError,
     BaseHost,
     BuiltInHost,
@@ -53,6 +57,10 @@ class Preview:
     host: PreviewHost
     public: Host
     """As the client sent it."""
+    scheme: str = "https"
+    """By which the client reached the outermost proxy."""
+    origin: bytes = field(init=False, repr=False, compare=False)
+    """``https://host[:port]``, as browsers write it."""
     knock: VisitRequest = field(init=False, repr=False, compare=False)
     """How a visitor without a preview token asks to be let in: the same each time."""
 
@@ -60,6 +68,9 @@ class Preview:
         host = self.host
         token = host.token if isinstance(host, TokenHost) else None
         object.__setattr__(self, "knock", VisitRequest(host.port, token))
+        port = None if self.public.port == DEFAULT_PORTS[self.scheme] else self.public.port
+        authority = self.public._replace(port=port).authority
+        object.__setattr__(self, "origin", f"{self.scheme}://{authority}".encode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,20 @@ class MustWait:
     credential: Credential | None
 
 
+class OwnPage(Enum):
+    """The request is for what a preview's host answers itself; see `proxy.gatehouse`."""
+
+    OWN_PAGE = auto()
+
+
+OWN_PAGE: Final = OwnPage.OWN_PAGE
+
+_ASK_FOR_MORE: Final = frozenset(
+    {RefusedBecause.AUTH_REQUIRED, RefusedBecause.AUTH_INVALID, RefusedBecause.INVALID_TOKEN}
+)
+"""What a session, or a share's secret, may make good. Most visitors have neither, so nobody looks before that."""
+
+
 class Door:
     """Judges request heads against the sandboxes of one runtime."""
 
@@ -112,18 +137,20 @@ class Door:
             return refusal(Code.BAD_HOST, detail=str(error))
         match self._matcher.match_host(public):
             case TokenHost() | BuiltInHost() as preview:
-                return Preview(preview, public)
+                return Preview(preview, public, scheme)
             case BaseHost(domain):
                 labels = values(head.fields, LABEL_FIELD)
                 if not labels:
                     return Elsewhere(public, domain)
                 named = match_label(labels[0], domain) if len(labels) == 1 else None
-                return Preview(named, public) if named is not None else refusal(Code.INVALID_TOKEN)
+                return Preview(named, public, scheme) if named is not None else refusal(Code.INVALID_TOKEN)
             case NotOurs():
                 return Elsewhere(public, None)
 
-    def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait:
+    def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait | OwnPage:
         """Ask the sandbox to let the request in, if it can say so at once."""
+        if is_own(head.target):
+            return OWN_PAGE
         host = preview.host
         try:
             bearer = bearer_credential(head.fields if head.judged is None else head.judged)
@@ -137,6 +164,11 @@ class Door:
             credential = bearer.credential if bearer is not None else None
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
+            if not isinstance(judged, Visit) and (judged is None or judged in _ASK_FOR_MORE):
+                more = _with_sessions(request, preview, head, credential)
+                if more is not request:
+                    request = more
+                    judged = self._runtime.admit_nowait(host.sandbox, request)
         except PorticoError as error:
             return answer_to_error(error, host.sandbox)
         if judged is None:
@@ -157,6 +189,23 @@ class Door:
         if judged is None:
             return refusal(Code.WAKING)
         return _verdict(judged, waiting.sandbox, waiting.credential)
+
+
+def _with_sessions(
+    request: VisitRequest, preview: Preview, head: RequestHead, credential: Credential | None
+) -> VisitRequest:
+    """Return the request with what else its sender has to show; itself, if that is nothing."""
+    secret = share_secret(head.fields)
+    # Whoever sends the preview token in our own field means it, and is told if it is wrong; another `Authorization`
+    # may be the service's affair.
+    sessions = (
+        sessions_shown(head, preview.origin, upgrade=bool(values(head.fields, b"upgrade")))
+        if credential is not Credential.PREVIEW_TOKEN
+        else ()
+    )
+    if not sessions and secret is None:
+        return request
+    return replace(request, sessions=sessions, share_secret=secret)
 
 
 def answer_to_cut(visit: Visit, preview: Preview) -> Answer:

@@ -11,10 +11,11 @@ from actors import HostHeader
 from proxy.application import Application
 from proxy.core.exchange import Exchange, ReadResponseHead
 from proxy.core.headers import Forwarding, public_scheme
-from proxy.core.http1 import Limits, RequestHead
+from proxy.core.http1 import Limits, RequestHead, values
 from proxy.core.pages import Answer
 from proxy.core.serving import RequestStarted
-from proxy.door import Admitted, Door, Elsewhere, MustWait, Preview
+from proxy.door import Admitted, Door, Elsewhere, MustWait, OwnPage, Preview
+from proxy.gatehouse import Gatehouse
 
 ROUTES_MAX: Final = 4096
 """Remembered at once, of all clients; each takes some 3 KiB."""
@@ -55,7 +56,7 @@ class Routes:
 class Reception:
     """Reads one client's request heads: for whom they are, and what the service is to see of them."""
 
-    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "app", "door", "peer")
+    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "app", "door", "gatehouse", "peer")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Reception:
         scheme: str,
         trusted: bool,
         app: Application | None = None,
+        gatehouse: Gatehouse | None = None,
     ) -> None:
         """Begin without a request.
 
@@ -76,10 +78,12 @@ class Reception:
             scheme: ``http`` or ``https``, as this connection is spoken to.
             trusted: Whether the peer is a proxy whose word about the client counts.
             app: Answers what is for the base domain; None: nobody does.
+            gatehouse: Answers for all connections of a router what previews' hosts answer themselves; None: nobody.
         """
         self.door: Final = door
         self._routes: Final = routes
         self.app: Final = app
+        self.gatehouse: Final = gatehouse
         self.peer: Final = peer
         """The client's IP address, or ``""``."""
         self._scheme: Final = scheme
@@ -90,6 +94,18 @@ class Reception:
     def scheme_of(self, head: RequestHead) -> str:
         """Return what the client of a request speaks: ``http`` or ``https``."""
         return public_scheme(head.fields, self._scheme, trusted=self._trusted)
+
+    def own_page(self, preview: Preview, head: RequestHead) -> Application | None:
+        """Return the app that answers a request for a page of the preview's host itself; None: nobody does."""
+        if self.gatehouse is None:
+            return None
+        address = self.peer
+        if self._trusted:
+            # The word of the proxy next to us, which is the last one.
+            said = values(head.fields, b"x-forwarded-for")
+            if said:
+                address = said[-1].rpartition(b",")[2].strip(b" \t").decode("latin-1")
+        return self.gatehouse.app(preview, head, address)
 
     def locate(self, head: RequestHead) -> Preview | Elsewhere | Answer:
         """Say what a request is for; see `Door.locate`."""
@@ -107,7 +123,7 @@ class Reception:
             self._routes.add(host, scheme, self.peer, self._trusted, self._route)
         return place
 
-    def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait:
+    def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait | OwnPage:
         """See `Door.admit_nowait`."""
         return self.door.admit_nowait(preview, head)
 

@@ -18,6 +18,7 @@ from proxy.core.addresses import Addresses, address_group
 from proxy.core.lines import LineMemo
 from proxy.core.serving import ServerConnection
 from proxy.door import Door
+from proxy.gatehouse import Gatehouse
 from proxy.lane import Lane
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.pump import Pump
@@ -49,6 +50,7 @@ class Router:
         app: Application | None = None,
     ) -> None:
         self._door: Final = Door(runtime, domains, options.wake_timeout_s)
+        self._gatehouse: Final = Gatehouse(runtime)
         self._options: Final = options
         self._app: Final = app
         self._pump: Final = Pump()
@@ -143,7 +145,15 @@ class Router:
         group = None if trusted else address_group(peer)
         if group is not None and not self._addresses.enter(group):
             return None
-        reception = Reception(self._door, self._routes, peer=peer, scheme=scheme, trusted=trusted, app=self._app)
+        reception = Reception(
+            self._door,
+            self._routes,
+            peer=peer,
+            scheme=scheme,
+            trusted=trusted,
+            app=self._app,
+            gatehouse=self._gatehouse,
+        )
         return reception, group
 
     def _forget(self, connection: Connection | Lane) -> None:

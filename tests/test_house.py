@@ -38,7 +38,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"transport", "config", "logging", "descriptors", "pump", "local"}),
         frozenset({"upstream", "relay", "outlet"}),
         frozenset({"door", "passage", "messages"}),
-        frozenset({"application", "appsocket"}),
+        frozenset({"application", "appsocket", "gatehouse"}),
         frozenset({"reception", "tunnel"}),
         frozenset({"connection", "pipe"}),
         frozenset({"lane"}),

@@ -71,12 +71,13 @@ _NOT_REMOVABLE: Final = frozenset(
 )
 _NOT_REMOVABLE_PREFIXES: Final = (b"sec-", b"access-control-", b"content-security-", b"x-oc-", b"x-csrf-", b"x-xsrf-")
 
-GATE_COOKIE_PREFIX: Final = b"__Host-portico-"
-"""How the names of the sign-in gate's cookies begin. ``__Host-`` makes browsers hold them to one host."""
+GATE_COOKIE_PREFIXES: Final = (b"__Host-portico-", b"portico-gate")
+"""How the names of the sign-in gate's cookies begin, over TLS and without; see `proxy.core.gate`."""
 
 # Compared in lower case: browsers hold names apart by case but check `__Host-` without regard to it, and a
 # service may fold them.
-_GATE_PREFIX: Final = GATE_COOKIE_PREFIX.lower()
+_GATE_PREFIXES: Final = tuple(prefix.lower() for prefix in GATE_COOKIE_PREFIXES)
+_GATE_PART: Final = b"portico-"
 
 _PLAIN_TAIL_LINES: Final = 5
 """Line ends within what `Forwarding` sets itself behind a plain request's fields."""
@@ -339,9 +340,9 @@ def _accepts_trailers(value: bytes) -> bool:
 
 def without_gate_cookies(value: bytes) -> bytes:
     """Return a ``Cookie`` value without the gate's; ``b""`` if nothing else was in it (RFC 6265 section 5.4)."""
-    if _GATE_PREFIX not in value.lower():
+    if _GATE_PART not in value.lower():
         return value
-    kept = [pair for pair in value.split(b";") if not pair.strip(b" \t").lower().startswith(_GATE_PREFIX)]
+    kept = [pair for pair in value.split(b";") if not pair.strip(b" \t").lower().startswith(_GATE_PREFIXES)]
     return b";".join(kept).strip(b" \t")
 
 
@@ -350,7 +351,7 @@ def is_gate_cookie(value: bytes) -> bool:
 
     A cookie without a name (``=__Host-portico-x=1``) comes back as its bare value.
     """
-    return value.lstrip(b" \t=").lower().startswith(_GATE_PREFIX)
+    return value.lstrip(b" \t=").lower().startswith(_GATE_PREFIXES)
 
 
 def narrowed_cookie(value: bytes, *, host: bytes, domain: bytes) -> bytes:

@@ -50,6 +50,9 @@ class Code(StrEnum):
     SHUTTING_DOWN = "SHUTTING_DOWN"
     CONTAINER_START = "CONTAINER_START"
     TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
+    TOO_MANY_TRIES = "TOO_MANY_TRIES"
+    SHARE_SPENT = "SHARE_SPENT"
+    CROSS_ORIGIN = "CROSS_ORIGIN"
     BAD_REQUEST = "BAD_REQUEST"
     BAD_HOST = "BAD_HOST"
     NOT_FOUND = "NOT_FOUND"
@@ -176,6 +179,22 @@ _TABLE: Final[Mapping[Code, _Entry]] = MappingProxyType(
         ),
         Code.TOO_MANY_REQUESTS: _Entry(
             429, "too many requests in flight on this tunnel", "Too busy right now", _SOON_ADVICE, _retry(1)
+        ),
+        Code.TOO_MANY_TRIES: _Entry(
+            429,
+            "too many wrong tokens from this address",
+            "Too many tries",
+            "Wait a minute, then try again.",
+            _retry(60),
+        ),
+        Code.SHARE_SPENT: _Entry(
+            410,
+            "that link could be opened once, and has been",
+            "This link has been used",
+            "It could be opened once. Ask whoever sent it for a new one.",
+        ),
+        Code.CROSS_ORIGIN: _Entry(
+            403, "refused: sent from a page of another site", "That came from another site", _REQUEST_ADVICE
         ),
         Code.BAD_REQUEST: _Entry(400, "bad request", "That request made no sense", _REQUEST_ADVICE, takes_detail=True),
         Code.BAD_HOST: _Entry(400, "invalid Host", "That is not a hostname", _REQUEST_ADVICE, takes_detail=True),
@@ -340,6 +359,12 @@ p{margin:0 0 1rem;color:var(--soft)}
 p.said{padding:.7rem .9rem;border-left:3px solid var(--line);font-size:.92rem;overflow-wrap:anywhere}
 footer{margin-top:1.75rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);font-size:.82rem}
 code{font:.95em ui-monospace,SFMono-Regular,Menlo,monospace}
+form{margin:1.25rem 0 0}
+label{display:block;margin-bottom:.35rem;font-size:.92rem;color:var(--soft)}
+input{width:100%;padding:.6rem .75rem;border:1px solid var(--line);border-radius:8px;background:var(--ground);
+color:inherit;font:inherit}
+button{margin-top:.9rem;padding:.6rem 1.2rem;border:0;border-radius:8px;background:var(--mark);color:var(--card);
+font:inherit;font-weight:600;cursor:pointer}
 .dot{animation:breathe 2.4s ease-in-out infinite}
 @keyframes breathe{50%{opacity:.15}}
 @media(prefers-reduced-motion:reduce){.dot{animation:none}}
@@ -367,17 +392,20 @@ _PAGE: Final = """<!doctype html>
 {mark}
 <h1>{title}</h1>
 <p>{advice}</p>
-{said}<footer>{status} <code>{code}</code>{port}</footer>
+{said}{form}<footer>{status} <code>{code}</code>{port}</footer>
 </main>
 </body>
 </html>
 """
 
-# No script, no image, no frame, no form: only the one style sheet above, named by its hash (CSP level 3). Nothing
-# is said of framing, since editors show previews in frames, and this page has nothing to click on.
-_POLICY: Final = "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'".format(
+# No script, no image, no frame: only the one style sheet above, named by its hash (CSP level 3).
+_ONLY_STYLE: Final = "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; ".format(
     base64.b64encode(hashlib.sha256(_STYLE.encode("utf-8")).digest()).decode("ascii")
 )
+# Nothing is said of framing, since editors show previews in frames, and this page has nothing to click on.
+_POLICY: Final = _ONLY_STYLE + "form-action 'none'"
+# Nor may anybody but the preview itself lay this one under a page of theirs.
+_FORM_POLICY: Final = _ONLY_STYLE + "form-action 'self'; frame-ancestors 'self'"
 
 _COMMON_FIELDS: Final = (
     # Also 404 and 410 may be kept by default (RFC 9111 section 4.2.2), and this one may be gone in a second.
@@ -392,6 +420,45 @@ _HTML_FIELDS: Final = (
     _field("Content-Type", "text/html; charset=utf-8"),
     _field("Content-Security-Policy", _POLICY),
 )
+
+
+_FORM_FIELDS: Final = (
+    _field("Cache-Control", "no-store"),
+    _field("X-Content-Type-Options", "nosniff"),
+    # With none at all browsers send `Origin: null` with the form; the path, which may be a share's, stays out of it.
+    _field("Referrer-Policy", "origin"),
+    _field("Content-Type", "text/html; charset=utf-8"),
+    _field("Content-Security-Policy", _FORM_POLICY),
+)
+
+
+def render_form(
+    form: str, *, title: str, advice: str, said: str = "", status: int, code: str, fields: Sequence[Field] = ()
+) -> tuple[list[Field], bytes]:
+    """Return the fields and the body of a page with a form on it, which goes to the preview's own host.
+
+    Args:
+        form: The form in HTML, whatever it holds of others escaped.
+        title: For the page's reader.
+        advice: Under it.
+        said: What went wrong, if something did.
+        status: Shown at the foot.
+        code: As well.
+        fields: Further ones.
+    """
+    page = _PAGE.format(
+        refresh="",
+        title=html.escape(title),
+        style=_STYLE,
+        mark=_MARK.format(dot=""),
+        advice=html.escape(advice),
+        said=f'<p class="said">{html.escape(said)}</p>\n' if said else "",
+        form=form,
+        status=status,
+        code=html.escape(code),
+        port="",
+    )
+    return [*_FORM_FIELDS, *fields], page.encode("utf-8")
 
 
 def render(answer: Answer, *, as_html: bool) -> tuple[list[Field], bytes]:
@@ -416,6 +483,7 @@ def _page(answer: Answer) -> str:
         mark=_MARK.format(dot=_DOT if waking else ""),
         advice=html.escape(entry.advice),
         said=said,
+        form="",
         status=answer.status,
         code=answer.code.value,
         port="" if answer.port is None else f" &middot; port {answer.port:d}",

@@ -5,7 +5,7 @@ from typing import Final
 
 from actors import HostHeader
 from proxy.core.headers import (
-    GATE_COOKIE_PREFIX,
+    GATE_COOKIE_PREFIXES,
     AmbiguousCredentialError,
     Credential,
     Forwarding,
@@ -22,7 +22,7 @@ HOP_BY_HOP: Final = frozenset(
 _SAID_BY_CLIENTS_ONLY: Final = frozenset({b"proxy", b"proxy-authorization"})
 OURS: Final = (b"host", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for", b"forwarded", b"x-sandbox-name")
 _TOKEN: Final = PREVIEW.token.reveal().encode("ascii")
-_GATE: Final = GATE_COOKIE_PREFIX.lower()
+_GATE: Final = GATE_COOKIE_PREFIXES[0].lower()
 
 
 def forwarding(data: bytes) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from actors import Domain, HostHeader, Port, PortToken, SandboxId
 from proxy.core.exchange import Exchange
 from proxy.core.headers import (
-    GATE_COOKIE_PREFIX,
+    GATE_COOKIE_PREFIXES,
     AmbiguousCredentialError,
     Bearer,
     Credential,
@@ -27,7 +27,7 @@ TOKEN = "k3v9x0q2m7t1z8aa"
 DOMAIN = Domain("example.com")
 TOKEN_HOST = TokenHost(SandboxId("my-app"), Port(8080), PortToken(TOKEN), DOMAIN)
 PUBLIC = b"8080-my-app-k3v9x0q2m7t1z8aa.example.com"
-GATE_COOKIE = GATE_COOKIE_PREFIX + b"8080=secret"
+GATE_COOKIE = GATE_COOKIE_PREFIXES[0] + b"8080=secret"
 
 
 def fields(*pairs: tuple[str, str | bytes]) -> list[Field]:
@@ -314,6 +314,7 @@ def test_only_the_credential_that_opened_the_door_is_removed(opened_by: Credenti
         (b"a=1; b=2", b"a=1; b=2"),
         (b"a=1; " + GATE_COOKIE + b"; b=2", b"a=1; b=2"),
         (GATE_COOKIE + b";b=2", b"b=2"),
+        (b"portico-gate=secret; b=2; Portico-Gate=x; my-portico-gate=3", b"b=2; my-portico-gate=3"),
         (b"a=1;" + GATE_COOKIE.upper(), b"a=1"),
         (b"a=1; b=" + GATE_COOKIE, b"a=1; b=" + GATE_COOKIE),
         (GATE_COOKIE, b""),

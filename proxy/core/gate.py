@@ -1,0 +1,173 @@
+"""The gate as browsers meet it: paths of our own, the cookie, and when the cookie counts.
+
+A browser that has signed in, or opened a share's link, holds a session in a cookie. Previews of one base domain are
+*same-site* to each other, so ``SameSite`` keeps none of them from using the cookie of another: a page of a hostile
+preview could post to this one, or open a WebSocket to it, in the name of whoever looks at both. So a cookie counts only
+where the request comes from the preview's own pages, or is a plain navigation; see `cookie_counts`.
+
+============ ============================================================================================
+over https   ``__Host-portico-gate``: Secure, and no other host can set it (RFC 6265bis section 4.1.3.2)
+over http    ``portico-gate``: the prefix takes Secure, which not every browser allows on ``*.localhost``
+============ ============================================================================================
+
+Whatever lies below ``/.portico/`` on a preview's host is answered by us, and no service ever sees it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from actors import SHARE_PATH
+from proxy.core.http1 import Field, RequestHead, values
+
+OWN_PATH: Final = b"/.portico/"
+SIGN_IN_PATH: Final = "/.portico/sign-in"
+SIGN_OUT_PATH: Final = "/.portico/sign-out"
+
+SECURE_COOKIE: Final = b"__Host-portico-gate"
+PLAIN_COOKIE: Final = b"portico-gate"
+
+SHARE_FIELD: Final = b"portico-share"
+"""Bears a share's secret for clients that keep no cookies. As all fields that begin so, it reaches no service."""
+
+SESSION_BYTES: Final = 43
+"""32 bytes in base64url."""
+
+SESSIONS_MAX: Final = 16
+"""Compared at most: over plain http a sibling may toss in cookies of the same name, and must not hide the right one."""
+
+TARGET_BYTES_MAX: Final = 4096
+"""Of where a visitor was going; a longer one is forgotten."""
+
+FORM_BYTES_MAX: Final = 16 * 1024
+"""Of what the sign-in page sends: a token of at most 512 and a target, each byte as three."""
+
+_SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+# Of a path and a query (RFC 3986 sections 3.3 and 3.4), and what browsers leave as it is: no space, no control, no
+# backslash, which browsers read as a slash.
+_TARGET: Final = re.compile(r"/[\x21-\x5b\x5d-\x7e]*")
+
+
+class Form(NamedTuple):
+    """What the sign-in page sends. Left out of `repr`."""
+
+    token: str
+    target: str
+
+    def __repr__(self) -> str:
+        return "Form(****)"
+
+
+def is_own(target: bytes) -> bool:
+    """Say whether a request's target is ours to answer, on any preview."""
+    return target.startswith(OWN_PATH)
+
+
+def share_path_secret(path: bytes) -> bytes | None:
+    """Return the secret in the path of a share's link, or None if it is no such path."""
+    prefix = SHARE_PATH.encode("ascii")
+    return path[len(prefix) :] if path.startswith(prefix) and len(path) > len(prefix) else None
+
+
+def share_secret(fields: Sequence[Field]) -> bytes | None:
+    """Return the share's secret that a request bears in its ``Portico-Share`` field; None if there is not just one."""
+    sent = values(fields, SHARE_FIELD)
+    return sent[0].strip(b" \t") if len(sent) == 1 else None
+
+
+def sessions_shown(head: RequestHead, origin: bytes, *, upgrade: bool) -> tuple[bytes, ...]:
+    """Return the sessions that a request may enter by.
+
+    Args:
+        head: Of the request.
+        origin: Of the preview, ``https://host[:port]``.
+        upgrade: Whether it asks for another protocol.
+    """
+    name = SECURE_COOKIE if origin.startswith(b"https:") else PLAIN_COOKIE
+    found = []
+    for value in values(head.fields, b"cookie"):
+        # Most requests have cookies of the service's only.
+        if name in value:
+            for pair in value.split(b";"):
+                key, separator, session = pair.strip(b" \t").partition(b"=")
+                if key == name and separator and len(session) == SESSION_BYTES:
+                    found.append(session)
+    if not found or not cookie_counts(head, origin, upgrade=upgrade):
+        return ()
+    return tuple(found[:SESSIONS_MAX])
+
+
+def cookie_counts(head: RequestHead, origin: bytes, *, upgrade: bool) -> bool:
+    """Say whether a cookie may speak for the sender of a request.
+
+    Browsers say where a request comes from in ``Sec-Fetch-Site`` (Fetch Metadata), on plain http in ``Origin`` alone,
+    which they send with every WebSocket handshake and every unsafe method. It must be this preview itself; from
+    elsewhere only a navigation by a safe method counts, as with ``SameSite=Lax``. Who sends neither is no browser, or
+    loads an image.
+    """
+    origins = values(head.fields, b"origin")
+    sites = values(head.fields, b"sec-fetch-site")
+    if any(site not in (b"same-origin", b"none") for site in sites):
+        modes = values(head.fields, b"sec-fetch-mode")
+        if upgrade or head.method not in (b"GET", b"HEAD") or list(modes) != [b"navigate"]:
+            return False
+    return all(sent.lower() == origin for sent in origins)
+
+
+def is_from_here(fields: Sequence[Field], origin: bytes) -> bool:
+    """Say whether a change that a request asks of us was asked for by a page of the preview, or by no page at all.
+
+    A token in a form of another site's would sign its visitor in to a preview of that site's choosing.
+    """
+    if any(site not in (b"same-origin", b"none") for site in values(fields, b"sec-fetch-site")):
+        return False
+    return all(sent.lower() == origin for sent in values(fields, b"origin"))
+
+
+def set_cookie(origin: bytes, session: bytes, *, max_age_s: int | None = None) -> bytes:
+    """Return the value of a ``Set-Cookie`` that gives a browser its session.
+
+    Args:
+        origin: Of the preview.
+        session: From the sandbox.
+        max_age_s: None: for as long as the browser calls its session. Whether it still opens, the sandbox says.
+    """
+    age = b"" if max_age_s is None else b"; Max-Age=%d" % max_age_s
+    return _cookie(origin, session) + age
+
+
+def clear_cookie(origin: bytes) -> bytes:
+    """Return the value of a ``Set-Cookie`` that takes a browser's session away."""
+    return _cookie(origin, b"") + b"; Max-Age=0"
+
+
+def _cookie(origin: bytes, value: bytes) -> bytes:
+    if origin.startswith(b"https:"):
+        return SECURE_COOKIE + b"=" + value + b"; Path=/; Secure; HttpOnly; SameSite=Lax"
+    return PLAIN_COOKIE + b"=" + value + b"; Path=/; HttpOnly; SameSite=Lax"
+
+
+def safe_target(text: str) -> str:
+    """Return where a visitor may be sent: a path of the preview's own, ``/`` in place of anything else.
+
+    What is returned is put behind the preview's origin, so not even ``//elsewhere`` would lead elsewhere.
+    """
+    if len(text) > TARGET_BYTES_MAX or _TARGET.fullmatch(text) is None:
+        return "/"
+    # Not back to where a visitor is asked, or signed out.
+    return "/" if text.startswith(("//", OWN_PATH.decode("ascii"))) else text
+
+
+def read_form(body: bytes) -> Form | None:
+    """Read what the sign-in page sends (``application/x-www-form-urlencoded``); None if it makes no sense."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=4, errors="strict")
+    except ValueError:
+        # Expected: anything can be posted.
+        return None
+    sent = dict(pairs)
+    if len(sent) != len(pairs) or "token" not in sent:
+        return None
+    # People paste with a space or a line end.
+    return Form(sent["token"].strip(), safe_target(sent.get("to", "/")))

@@ -1,0 +1,181 @@
+"""Cookies of the gate: which are read, when they count, and where a visitor may be sent."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.gate import (
+    PLAIN_COOKIE,
+    SECURE_COOKIE,
+    SESSIONS_MAX,
+    Form,
+    clear_cookie,
+    is_from_here,
+    is_own,
+    read_form,
+    safe_target,
+    sessions_shown,
+    set_cookie,
+    share_path_secret,
+    share_secret,
+)
+from proxy.core.headers import is_gate_cookie, without_gate_cookies
+from proxy.core.http1 import Field, RequestHead
+
+ORIGIN, PLAIN_ORIGIN = b"https://8080-a-t.example.com", b"http://8080-a-t.localhost:8787"
+SESSION, OTHER = b"s" * 43, b"o" * 43
+
+
+def fields(*pairs: tuple[str, bytes | str]) -> list[Field]:
+    return [
+        (name.lower().encode(), name.encode(), value.encode() if isinstance(value, str) else value)
+        for name, value in pairs
+    ]
+
+
+def shown(
+    *pairs: tuple[str, bytes | str], method: bytes = b"GET", origin: bytes = ORIGIN, upgrade: bool = False
+) -> tuple[bytes, ...]:
+    return sessions_shown(RequestHead(method, b"/", b"1.1", fields(*pairs)), origin, upgrade=upgrade)
+
+
+def cookie(session: bytes = SESSION, name: bytes = SECURE_COOKIE) -> tuple[str, bytes]:
+    return "Cookie", name + b"=" + session
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (SECURE_COOKIE + b"=" + SESSION, (SESSION,)),
+        (b"a=1;" + SECURE_COOKIE + b"=" + SESSION + b";b=2", (SESSION,)),
+        (SECURE_COOKIE + b"=" + SESSION + b"; " + SECURE_COOKIE + b"=" + OTHER, (SESSION, OTHER)),
+        (SECURE_COOKIE.upper() + b"=" + SESSION, ()),
+        (SECURE_COOKIE + b"x=" + SESSION, ()),
+        (SECURE_COOKIE + b"=" + SESSION + b"=", ()),
+        (SECURE_COOKIE + b'="' + SESSION + b'"', ()),
+        (SECURE_COOKIE + b"=short", ()),
+        (SECURE_COOKIE, ()),
+        (PLAIN_COOKIE + b"=" + SESSION, ()),
+        (b"", ()),
+    ],
+)
+def test_sessions_are_read_by_their_exact_name_and_length(value: bytes, found: tuple[bytes, ...]) -> None:
+    assert shown(("Cookie", value)) == found
+
+
+def test_each_scheme_has_its_own_cookie() -> None:
+    assert shown(cookie(name=PLAIN_COOKIE), origin=PLAIN_ORIGIN) == (SESSION,)
+    assert shown(cookie(), origin=PLAIN_ORIGIN) == ()
+
+
+def test_number_of_sessions_is_bounded() -> None:
+    assert len(shown(*[cookie()] * 100)) == SESSIONS_MAX
+
+
+@pytest.mark.parametrize(
+    ("pairs", "method", "upgrade", "counts"),
+    [
+        ([], b"GET", False, True),
+        ([], b"POST", False, True),
+        ([("Origin", "https://8080-a-t.example.com")], b"POST", False, True),
+        ([("Origin", "https://8080-a-t.example.com")], b"GET", True, True),
+        ([("Origin", "http://8080-a-t.example.com")], b"GET", True, False),
+        ([("Origin", "https://8080-a-t.example.com:8443")], b"GET", True, False),
+        ([("Origin", "https://8080-b-t.example.com")], b"GET", False, False),
+        ([("Origin", "null")], b"POST", False, False),
+        ([("Origin", "https://8080-a-t.example.com"), ("Origin", "https://evil")], b"POST", False, False),
+        ([("Sec-Fetch-Site", "same-origin")], b"DELETE", False, True),
+        ([("Sec-Fetch-Site", "none")], b"GET", False, True),
+        ([("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate")], b"GET", False, True),
+        ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")], b"POST", False, False),
+        ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors")], b"GET", False, False),
+        ([("Sec-Fetch-Site", "cross-site")], b"GET", False, False),
+        ([("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "websocket")], b"GET", True, False),
+        ([("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate")], b"GET", True, False),
+        ([("Sec-Fetch-Site", "unheard-of")], b"GET", False, False),
+        (
+            [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Mode", "cors")],
+            b"GET",
+            False,
+            False,
+        ),
+    ],
+)
+def test_cookie_counts_for_the_previews_own_pages_and_plain_navigations(
+    pairs: list[tuple[str, str]], method: bytes, upgrade: bool, counts: bool
+) -> None:
+    assert shown(cookie(), *pairs, method=method, upgrade=upgrade) == ((SESSION,) if counts else ())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "here"),
+    [
+        ([], True),
+        ([("Origin", "https://8080-a-t.example.com")], True),
+        ([("Origin", "HTTPS://8080-a-t.example.com")], True),
+        ([("Origin", "null")], False),
+        ([("Origin", "")], False),
+        ([("Sec-Fetch-Site", "same-site")], False),
+        ([("Sec-Fetch-Site", "same-origin"), ("Origin", "https://b.example.com")], False),
+    ],
+)
+def test_change_is_asked_for_by_a_page_of_the_preview_or_by_no_page(pairs: list[tuple[str, str]], here: bool) -> None:
+    assert is_from_here(fields(*pairs), ORIGIN) is here
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, PLAIN_ORIGIN])
+def test_cookie_that_is_set_is_read_again_and_is_no_business_of_the_services(origin: bytes) -> None:
+    value = set_cookie(origin, SESSION, max_age_s=60)
+    pair = value.partition(b";")[0]
+    assert shown(("Cookie", pair), origin=origin) == (SESSION,)
+    assert without_gate_cookies(b"a=1; " + pair) == b"a=1"
+    assert is_gate_cookie(value)
+    assert is_gate_cookie(clear_cookie(origin))
+    assert (b"; Secure" in value) == origin.startswith(b"https")
+    assert b"Domain" not in value
+    assert value.endswith(b"; HttpOnly; SameSite=Lax; Max-Age=60")
+    assert b"; Path=/;" in value
+
+
+def test_own_paths_are_known_by_their_bytes() -> None:
+    assert is_own(b"/.portico/sign-in?x=1")
+    assert not any(is_own(target) for target in (b"/.portico", b"/.Portico/", b"/a/.portico/", b"/%2eportico/", b"*"))
+    assert share_path_secret(b"/.portico/share/abc") == b"abc"
+    assert share_path_secret(b"/.portico/share/") is None
+    assert share_path_secret(b"/.portico/sign-in") is None
+
+
+def test_share_secret_is_sent_once_or_not_at_all() -> None:
+    assert share_secret(fields(("Portico-Share", " abc "))) == b"abc"
+    assert share_secret(fields(("Portico-Share", "abc"), ("Portico-Share", "abc"))) is None
+    assert share_secret([]) is None
+
+
+@given(st.text() | st.from_regex(r"[/\\]{0,3}[a-z./?#@:\\\t\n]{0,20}", fullmatch=True))
+def test_visitors_are_sent_to_paths_of_the_preview_only(text: str) -> None:
+    target = safe_target(text)
+    assert target.startswith("/")
+    assert not target.startswith(("//", "/.portico/"))
+    assert target.isascii()
+    assert not set(target) & set("\\ \t\r\n\0")
+    assert target in (text, "/")
+
+
+@pytest.mark.parametrize("target", ["/", "/a?b=c&d=%2F", "/a//b", "/~x;y", "/a?u=https://b/"])
+def test_target_that_is_a_path_is_kept(target: str) -> None:
+    assert safe_target(target) == target
+
+
+def test_form_is_read_strictly_and_never_printed() -> None:
+    form = read_form(b"token=+secret%20%0A&to=%2Fa%3Fb%3D1")
+    assert form == Form("secret", "/a?b=1")
+    assert "secret" not in repr(form)
+    for body in (b"", b"to=/", b"token=a&token=b", b"\xff", b"token=%ff", b"&".join([b"token=a"] * 9)):
+        assert read_form(body) is None
+    assert read_form(b"token=") == Form("", "/")
+
+
+@given(st.binary(max_size=200))
+def test_any_form_can_be_posted(body: bytes) -> None:
+    form = read_form(body)
+    assert form is None or safe_target(form.target) == form.target
