@@ -20,6 +20,7 @@ from actors.containers import address_containers, process_containers
 from actors.containers.base import ContainerFactory, Run
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
+from actors.history import Moment, read_history
 from actors.messages import ActorGoneError, Done
 from actors.sandbox.admission import RefusedBecause, VisitRequest, sign_in
 from actors.sandbox.decide import DEFAULT_RULES, Command, CreateSandbox, Rules
@@ -192,6 +193,15 @@ class Runtime:
         if not self.exists(sandbox):
             raise SandboxNotFoundError(f"there is no sandbox {sandbox}")
         return self._actor(sandbox)
+
+    async def history(self, sandbox: str) -> list[Moment]:
+        """Return what the log of a sandbox holds, oldest first; what was acknowledged before this call is in it.
+
+        Raises:
+            SandboxNotFoundError: There is no such sandbox.
+            LogCorruptError, UnknownRecordError, StoreError.
+        """
+        return await read_history(self._store, SandboxId(sandbox))
 
     def live_run(self, sandbox: SandboxId) -> Run | None:
         """Return the run that is up in this process, if one is; for those who only look."""

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from actors import FileStore, Runtime, open_runtime
+from proxy.application import Application
 from proxy.config import Settings
 from proxy.server import Server
 
@@ -52,17 +53,26 @@ async def open_host(settings: Settings) -> AsyncIterator[Host]:
             yield Host(runtime, settings, everything.cancel)
 
 
-async def serve_until_told(host: Host, on_listening: Callable[[], None] = lambda: None) -> None:
+async def serve_until_told(
+    host: Host, on_listening: Callable[[int], None] = lambda _: None, app: Application | None = None
+) -> None:
     """Listen, and serve previews until SIGINT or SIGTERM; then let requests under way end, and return.
 
-    A second signal cuts everything. URLs can be built from when `on_listening` is called.
+    A second signal cuts everything.
+
+    Args:
+        host: Whose sandboxes, and with which settings.
+        on_listening: Called with the port that is listened on; from then on URLs can be built.
+        app: An ASGI app that answers what is for a base domain itself: the management API.
 
     Raises:
         ListenError: The address cannot be listened on.
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
     """
     settings = host.settings
-    server = Server(host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options())
+    server = Server(
+        host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options(), app=app
+    )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with AsyncExitStack() as stack:
             try:
@@ -73,7 +83,7 @@ async def serve_until_told(host: Host, on_listening: Callable[[], None] = lambda
                     f"cannot listen on {settings.listen}: {reason}; name another address, "
                     "such as --listen 127.0.0.1:0 for whatever port is free"
                 ) from error
-            on_listening()
+            on_listening(server.port)
             await anext(signals)
             log.info("closing: requests under way may end", connections=server.connections)
             server.close()

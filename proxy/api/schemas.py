@@ -53,7 +53,12 @@ PreviewTokenText = Annotated[
 Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX, description="Seconds.")]
 SomeSeconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, description="Seconds, more than none.")]
 Time = Annotated[str, Meta(description="A time in UTC, as ISO 8601 has it.", examples=["2026-11-22T15:30:00+00:00"])]
-Label = Annotated[str, Meta(max_length=128, description="A label for people.")]
+Label = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=128, pattern=r"^[ -~\u00a1-\u00ac\u00ae-\u0377]+$", description="A label for people."
+    ),
+]
 KeyName = Annotated[str, Meta(min_length=1, max_length=KEY_NAME_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Scope = Annotated[
     str,
@@ -133,7 +138,7 @@ class CreateSandbox(Request, frozen=True, kw_only=True):
     sleep_after: SomeSeconds | UnsetType | None = UNSET
     """Idle seconds after which it goes to sleep; null: never."""
     preview_auth: PreviewAuthRequest | None = None
-    """Makes it private from its first moment. Of one that exists already, nothing is changed."""
+    """Makes it private from its first moment. One that exists already must have just that token."""
 
 
 class Port(Answer, frozen=True, kw_only=True):
@@ -159,11 +164,12 @@ class Sandbox(Answer, frozen=True, kw_only=True):
     """The kind of place its services run in."""
     open_ports: bool
     when_asleep: AsleepWord
-    sleep_after: float | None
+    sleep_after: float | None = None
     preview_auth: bool
     """Whether visitors must bear a token."""
     ports: list[Port]
     created_at: str | None = None
+    """Told of one sandbox that is asked for by its id, as long as its log still says so."""
     preview_auth_token: str | None = None
     """Told once, in the answer to the request that set the gate."""
 

@@ -1,20 +1,28 @@
 """`portico serve` and `portico demo`: a server in this process."""
 
+import os
+import secrets
+from contextlib import ExitStack
+
 from rich.console import Console
 from rich.table import Table
 
-from proxy.cli.base import app, console, run
+from proxy.api.assembly import make_api
+from proxy.api.keys import KEY_BYTES, KeyFileError, KeyRing
+from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, console, fail, run
 from proxy.cli.settings import NO_FLAGS, SettingsFlags, resolve_settings
 from proxy.config import Resolved, Settings
 from proxy.demo.run import demo_settings, run_demo
 from proxy.host import open_host, serve_until_told
+from proxy.local import LocalServer, announced, url_of
 from proxy.logging import configure_logging
 
 
 @app.command
 def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: bool = False) -> None:
-    """Serve preview URLs until told to stop (Ctrl-C or SIGTERM).
+    """Serve preview URLs, and the management API on the base domain, until told to stop (Ctrl-C or SIGTERM).
 
+    The first start makes an API key and prints it, unless PORTICO_API_KEY holds one.
     Flags win over the environment, the environment over the file of --config, that over the defaults.
 
     Parameters
@@ -29,11 +37,31 @@ def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: bool = False) -> None
     settings = resolved.settings
     configure_logging(settings.log_level, settings.log_format)
 
-    async def main() -> None:
-        async with open_host(settings) as host:
-            await serve_until_told(host)
+    local_key = secrets.token_urlsafe(KEY_BYTES)
+    try:
+        ring = KeyRing(settings.data_folder, os.environ.get("PORTICO_API_KEY"), local_key=local_key)
+    except ValueError as error:
+        fail(f"PORTICO_API_KEY: {error}", EXIT_USAGE)
+    run(lambda: _serve(settings, ring, local_key))
 
-    run(main)
+
+async def _serve(settings: Settings, ring: KeyRing, local_key: str) -> None:
+    async with open_host(settings) as host:
+        with ExitStack() as stack:
+            try:
+                first = ring.create_first()
+            except KeyFileError as error:
+                fail(str(error), EXIT_FAILED)
+            if first is not None:
+                # Not a line of the log, which is kept.
+                console().print(f"API key, of scope admin, told this once: {first[1]}", highlight=False, soft_wrap=True)
+
+            def announce(port: int) -> None:
+                local = LocalServer(url_of(settings.listen.host, port), local_key)
+                stack.enter_context(announced(settings.data_folder, local))
+
+            api = make_api(host.runtime, ring, settings.domains, settings.data_folder)
+            await serve_until_told(host, announce, api)
 
 
 @app.command

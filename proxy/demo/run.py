@@ -54,7 +54,7 @@ async def run_demo(settings: Settings, console: Console) -> None:
         # time may be another program's by now.
         with console.status("Starting the sandbox"):
             exposed = await _prepare(host.runtime, settings)
-        await serve_until_told(host, on_listening=lambda: show(exposed, settings, console))
+        await serve_until_told(host, on_listening=lambda _: show(exposed, settings, console))
     console.print("Stopped. The same URL will work next time.")
 
 

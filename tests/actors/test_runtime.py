@@ -376,3 +376,13 @@ async def test_a_folder_has_one_owner(tmp_path: Path) -> None:
         with pytest.raises(StoreLockedError):
             async with running(FileStore(tmp_path / "data")):
                 raise AssertionError("both own it")
+
+
+async def test_history_is_what_has_been_acknowledged() -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        sandbox = await runtime.get_sandbox("my-app", container="process")
+        await sandbox.expose_port(8080)
+        moments = await runtime.history("MY-APP")
+        assert [type(moment.event).__name__ for moment in moments] == ["SandboxCreated", "PortExposed"]
+        with pytest.raises(SandboxNotFoundError):
+            await runtime.history("another")

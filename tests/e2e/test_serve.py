@@ -100,7 +100,8 @@ def data(tmp_path: Path, service: int) -> Data:
 @pytest.fixture
 def server(start_python: "StartProgram", data: Data) -> "Program":
     arguments = ["--data", str(data.folder), "--listen", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug"]
-    return start_python(PORTICO, "serve", *arguments, ready=r"(\{.*\"listening\".*)")
+    environment = {**os.environ, "PORTICO_API_KEY": "a-key-of-my-own-choice"}
+    return start_python(PORTICO, "serve", *arguments, ready=r"(\{.*\"listening\".*)", env=environment)
 
 
 def get(server: "Program", host: str) -> tuple[int, bytes]:
@@ -128,7 +129,7 @@ def test_sandboxes_of_the_folder_are_served_and_nothing_printed_holds_a_token(se
     assert get(server, f"{data.port}-served-{token}.localhost:99999")[0] == 400
     assert server.stop() == 0
     printed = "".join(server.output)
-    for secret in (*data.tokens, wrong, "secret=query"):
+    for secret in (*data.tokens, wrong, "secret=query", "a-key-of-my-own-choice"):
         assert secret not in printed
     events = [json.loads(line) for line in server.output]
     assert [event["event"] for event in events if event["level"] == "info"] == [

@@ -31,7 +31,7 @@ async def test_sigterm_ends_it_in_order_and_lets_go_of_the_folder(settings: Sett
             sandbox = await host.runtime.get_sandbox("my-app", container=ContainerSpec("address", {"host": "::1"}))
             exposed = await sandbox.expose_port(8080)
 
-            def on_listening() -> None:
+            def on_listening(_port: int) -> None:
                 urls.append(exposed.url)
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -75,7 +75,7 @@ async def test_second_signal_cuts_what_is_under_way(settings: Settings) -> None:
                         await trio.lowlevel.checkpoint()
 
                 with capture_logs() as logged:
-                    await serve_until_told(host, lambda: nursery.start_soon(visit))
+                    await serve_until_told(host, lambda _: nursery.start_soon(visit))
                 finished = True
             assert not finished
             await cut.wait()

@@ -52,14 +52,6 @@ def test_what_is_misspelt_or_of_another_type_is_refused(kind: type[schemas.Reque
         decode(kind, text)
 
 
-def test_time_left_out_is_told_from_time_set_to_none() -> None:
-    assert decode(schemas.CreateSandbox, "{}") == schemas.CreateSandbox()
-    never = decode(schemas.CreateSandbox, '{"sleep_after": null}')
-    assert isinstance(never, schemas.CreateSandbox)
-    assert never.sleep_after is None
-    assert schemas.CreateSandbox().sleep_after is msgspec.UNSET
-
-
 def test_commands_are_text_or_a_list() -> None:
     for command in ("ls -l", ["ls", "-l", ""]):
         started = decode(schemas.StartProcess, msgspec.json.encode({"command": command}).decode())

@@ -1,0 +1,166 @@
+"""The API as one ASGI app: routes to operations, and around each of them what all have in common.
+
+Starlette matches paths and speaks ASGI; that is all that is used of it. Whatever goes wrong becomes a `Problem` here,
+in one place.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
+
+from actors import where_raised
+from proxy.api.calls import Call, Ground, Need, Operation, Reply
+from proxy.api.entrance import authenticate, enter
+from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Written
+from proxy.api.keys import KeyRecord, Scope
+from proxy.api.problems import INTERNAL, NOT_FOUND, ProblemError, invalid, problem_of
+from proxy.api.schemas import Problem
+
+log = structlog.get_logger("portico.api")
+
+CALLS_MAX: Final = 1024
+"""Under way at once, streams included: further ones are told to come again, and previews go on undisturbed."""
+
+_NOBODY: Final = KeyRecord("", "", "read", 0.0, "")
+_NOBODYS_SCOPE: Final = Scope()
+
+
+class Api:
+    """Serves operations."""
+
+    def __init__(self, ground: Ground, operations: Iterable[Operation], sockets: Iterable[WebSocketRoute] = ()) -> None:
+        self.ground: Final = ground
+        self.operations: Final = tuple(operations)
+        self._answers = Answers()
+        self._under_way = 0
+        by_path: dict[str, dict[str, Operation]] = {}
+        for operation in self.operations:
+            by_path.setdefault(operation.path, {})[operation.method] = operation
+        routes: list[BaseRoute] = [Route(path, _Endpoint(self, methods)) for path, methods in by_path.items()]
+        # No redirects: a client that adds a slash is told that there is nothing, not sent on with its key.
+        self._router = Router([*routes, *sockets], redirect_slashes=False, default=_not_found)
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request, or talk on one WebSocket."""
+        if self._under_way >= CALLS_MAX:
+            await _response(_written(ProblemError(503, "OVERLOADED", "too many calls", {"Retry-After": "1"})))(
+                scope, receive, send
+            )
+            return
+        self._under_way += 1
+        try:
+            await self._router(scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def answer(self, operation: Operation, request: Request) -> Response:
+        """Carry out one call."""
+        try:
+            if operation.need is Need.NOTHING:
+                call = Call(self.ground, request, _NOBODY, _NOBODYS_SCOPE, {})
+                return _as_response(await operation.handler(call))
+            key = authenticate(self.ground, request)
+            call, raw = await enter(self.ground, operation, request, key)
+            return await self._carry_out(operation, call, request, raw)
+        except ClientDisconnect:
+            # Expected: nobody is there to be answered.
+            return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+            return _response(_written(_problem(error)))
+
+    async def _carry_out(self, operation: Operation, call: Call, request: Request, raw: bytes) -> Response:
+        given = request.headers.getlist("idempotency-key")
+        if not given or not operation.changes:
+            return _as_response(await operation.handler(call))
+        if len(given) != 1 or not 1 <= len(given[0]) <= KEY_LENGTH_MAX or not given[0].isprintable():
+            raise invalid(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} printable characters")
+
+        async def answer() -> Written:
+            try:
+                return _as_written(await operation.handler(call))
+            except Exception as error:  # noqa: BLE001  # a refusal is an answer, to be repeated like any other
+                return _written(_problem(error))
+
+        target = f"{request.method} {request.url.path}?{request.url.query}".encode()
+        fingerprint = hashlib.sha256(target + b"\n" + raw).digest()
+        try:
+            written, repeated = await self._answers.once(call.key.id, given[0], fingerprint, answer)
+        except KeyReusedError as error:
+            raise ProblemError(422, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
+        return _response(written, {"Idempotency-Replayed": "true"} if repeated else {})
+
+
+class _Endpoint:
+    """All operations of one path, as an ASGI app: Starlette then leaves the methods to it."""
+
+    def __init__(self, api: Api, methods: dict[str, Operation]) -> None:
+        self._api = api
+        self._methods = methods
+        if "GET" in methods:
+            self._methods = {**methods, "HEAD": methods["GET"]}
+        self._allow = ", ".join(sorted(self._methods))
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        operation = self._methods.get(scope["method"])
+        if operation is None:
+            problem = ProblemError(405, "METHOD_NOT_ALLOWED", f"this takes {self._allow}", {"Allow": self._allow})
+            response = _response(_written(problem))
+        else:
+            response = await self._api.answer(operation, Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+async def _not_found(scope: ASGIScope, receive: Receive, send: Send) -> None:
+    await _response(_written(ProblemError(404, NOT_FOUND, "there is nothing at this path")))(scope, receive, send)
+
+
+def _problem(error: Exception) -> ProblemError:
+    problem = problem_of(error)
+    if problem is None:
+        log.error("call failed", **where_raised(error))
+        return ProblemError(500, INTERNAL, "something went wrong here; the server's log says what")
+    if problem.status >= 500:
+        log.warning("call refused", code=problem.code, error=str(error))
+    return problem
+
+
+def _written(problem: ProblemError) -> Written:
+    return Written(problem.status, _encode(Problem(error=problem.error, code=problem.code)), problem.headers)
+
+
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    """Return what a name of the state model is to JSON: text, or a number."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def _as_written(reply: Reply | Response) -> Written:
+    assert isinstance(reply, Reply), "what streams changes nothing"
+    return Written(reply.status, b"" if reply.value is None else _encode(reply.value), reply.headers)
+
+
+def _as_response(reply: Reply | Response) -> Response:
+    return _response(_as_written(reply)) if isinstance(reply, Reply) else reply
+
+
+def _response(written: Written, headers: dict[str, str] | None = None) -> Response:
+    # Many answers hold secrets, and none is worth keeping.
+    fields = {"Cache-Control": "no-store", **written.headers, **(headers or {})}
+    if written.body:
+        return Response(written.body, written.status, fields, media_type="application/json")
+    return Response(None, written.status, fields)

@@ -1,0 +1,104 @@
+"""What all calls have in common: methods, repetition, limits, and that a bug is told to nobody but the log."""
+
+import pytest
+import trio
+from starlette.responses import Response as StarletteResponse
+
+from proxy.api import app as app_module
+from proxy.api.app import Api
+from proxy.api.calls import Call, Need, Operation, Reply
+from tests.proxy.api.stage import SPEC, Stage
+
+AT = "/v1/sandboxes/my-app"
+
+
+def use(stage: Stage, *operations: Operation) -> None:
+    """Serve other operations instead."""
+    other = Api(stage.api.ground, operations)
+    stage.api._router = other._router
+    other._answers = stage.api._answers
+
+
+async def test_other_methods_are_told_which_there_are(stage: Stage) -> None:
+    response = await stage.call("PATCH", AT)
+    assert (response.status, response.code, response.header("allow")) == (
+        405,
+        "METHOD_NOT_ALLOWED",
+        "DELETE, GET, HEAD",
+    )
+    # No page of another origin may call this.
+    preflight = await stage.call("OPTIONS", AT, headers={"Origin": "https://evil.example"})
+    assert preflight.status == 405
+    assert not [name for name, _ in preflight.headers if name.startswith("access-control")]
+
+
+async def test_other_paths_hold_nothing(stage: Stage) -> None:
+    for path in ("/", "/v1", "/v1/sandboxes/", f"{AT}/", "/v1/sandboxes/a/b/c", "/%00"):
+        await stage.refused(404, "NOT_FOUND", "GET", path)
+
+
+async def test_answers_are_not_to_be_stored(stage: Stage) -> None:
+    for path in ("/v1/sandboxes", "/nothing", "/healthz"):
+        assert (await stage.call("GET", path)).header("cache-control") == "no-store"
+
+
+async def test_change_with_a_key_is_made_once_and_answered_alike(stage: Stage) -> None:
+    body, headers = {"container": SPEC, "preview_auth": {}}, {"Idempotency-Key": "k1"}
+    first = await stage.call("POST", "/v1/sandboxes", body, headers=headers)
+    second = await stage.call("POST", "/v1/sandboxes", body, headers=headers)
+    assert (first.status, first.body) == (second.status, second.body)
+    assert (first.header("idempotency-replayed"), second.header("idempotency-replayed")) == (None, "true")
+    assert len((await stage.got("GET", "/v1/sandboxes"))["sandboxes"]) == 1
+    await stage.refused(422, "IDEMPOTENCY_KEY_REUSED", "POST", "/v1/sandboxes", {"container": SPEC}, headers=headers)
+
+
+async def test_refusal_is_repeated_too_until_another_key_is_used(stage: Stage) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    await stage.refused(404, "SANDBOX_NOT_FOUND", "PUT", f"{AT}/ports/8080", headers=headers)
+    await stage.make()
+    await stage.refused(404, "SANDBOX_NOT_FOUND", "PUT", f"{AT}/ports/8080", headers=headers)
+    await stage.got("PUT", f"{AT}/ports/8080", headers={"Idempotency-Key": "k2"}, status=201)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
+async def test_idempotency_key_has_a_form(stage: Stage, key: str) -> None:
+    await stage.refused(400, "INVALID_REQUEST", "POST", "/v1/sandboxes", {}, headers={"Idempotency-Key": key})
+
+
+async def test_bug_is_told_to_the_log_only(stage: Stage, logged: list[dict[str, object]]) -> None:
+    secret = "hunter2"
+
+    async def fail(_call: Call) -> Reply:
+        raise KeyError(secret)
+
+    use(stage, Operation("GET", "/fail", "fail", "Fail.", fail, Need.LOOK, {200: None}))
+    error = await stage.refused(500, "INTERNAL", "GET", "/fail")
+    assert secret not in error
+    assert secret not in str(logged)
+    assert len(logged) == 1
+
+
+async def test_calls_beyond_the_limit_are_told_to_come_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "CALLS_MAX", 1)
+    gate = trio.Event()
+
+    async def wait(_call: Call) -> StarletteResponse:
+        await gate.wait()
+        return StarletteResponse(b"done")
+
+    use(stage, Operation("GET", "/wait", "wait", "Wait.", wait, Need.LOOK, {200: None}))
+    async with stage.engine.open("GET", "https://example.com/wait", headers=[("X-API-Key", "nobody's")]) as client:
+        assert (await client.read_response()).status == 403
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.got_text, "/wait")
+        await stage.engine.settle()
+        response = await stage.call("GET", "/wait")
+        assert (response.status, response.code, response.header("retry-after")) == (503, "OVERLOADED", "1")
+        gate.set()
+
+
+async def test_head_is_get_without_content(stage: Stage) -> None:
+    client = stage.engine.connect()
+    await client.send_request("HEAD", "/healthz", "example.com")
+    response = await client.read_response("HEAD")
+    assert (response.status, response.body) == (200, b"")
