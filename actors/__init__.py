@@ -24,11 +24,13 @@ from actors.containers.base import ProcessOptions as ProcessOptions
 from actors.containers.base import ProcessStatus as ProcessStatus
 from actors.containers.base import Run as Run
 from actors.core.record import Tail as Tail
+from actors.domains import Domains as Domains
 from actors.errors import ActorBrokenError as ActorBrokenError
 from actors.errors import AppendFailedError as AppendFailedError
 from actors.errors import ContainerError as ContainerError
 from actors.errors import ContainerStartError as ContainerStartError
 from actors.errors import CustomDomainRequiredError as CustomDomainRequiredError
+from actors.errors import DomainNotFoundError as DomainNotFoundError
 from actors.errors import FencedError as FencedError
 from actors.errors import InvalidNameError as InvalidNameError
 from actors.errors import LogCorruptError as LogCorruptError
@@ -76,6 +78,10 @@ from actors.sandbox.admission import RefusedBecause as RefusedBecause
 from actors.sandbox.admission import VisitRequest as VisitRequest
 from actors.sandbox.admission import admit as admit
 from actors.sandbox.decide import Rules as Rules
+from actors.sandbox.domains import CHALLENGE_PATH as CHALLENGE_PATH
+from actors.sandbox.domains import CustomHostname as CustomHostname
+from actors.sandbox.domains import DomainBinding as DomainBinding
+from actors.sandbox.domains import DomainChallenge as DomainChallenge
 from actors.sandbox.events import AsleepPolicy as AsleepPolicy
 from actors.sandbox.events import ContainerSpec as ContainerSpec
 from actors.sandbox.events import HostHeader as HostHeader

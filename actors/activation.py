@@ -329,7 +329,7 @@ class Activation:
             raise
         else:
             if remaining:
-                reply.fail(self._incomplete(remaining))
+                reply.fail(self.incomplete(remaining))
             else:
                 reply.resolve(Done(state, cut))
 
@@ -348,7 +348,8 @@ class Activation:
             failure = str(as_container_error(error))
         self._report(Cleared(cut, remaining, failure))
 
-    def _incomplete(self, remaining: int) -> RevocationIncompleteError:
+    def incomplete(self, remaining: int) -> RevocationIncompleteError:
+        """Return what whoever revokes is told of visits that have not ended."""
         text = f"{remaining} visits of sandbox {self.sandbox} were told to end and have not yet"
         return RevocationIncompleteError(text, remaining=remaining)
 
@@ -366,7 +367,7 @@ class Activation:
             if failure is not None:
                 reply.fail(ContainerError(f"sandbox {self.sandbox} is destroyed, but not cleared away: {failure}"))
             elif report.remaining:
-                reply.fail(self._incomplete(report.remaining))
+                reply.fail(self.incomplete(report.remaining))
             else:
                 reply.resolve(Done(None, report.cut))
         self.cleared = True

@@ -53,7 +53,7 @@ from actors.sandbox.decide import REVOCATIONS, Command
 from actors.sandbox.ids import SandboxId
 from actors.sandbox.state import SandboxState, next_alarm
 from actors.surroundings import Surroundings
-from actors.visits import Visit
+from actors.visits import Visit, pull, wait_cut
 
 log = structlog.get_logger("portico.actor")
 
@@ -160,6 +160,25 @@ class Actor:
         reply: Reply[SandboxState | None] = Reply()
         self._post(Look(reply), Lane.ORDINARY)
         return await reply.wait()
+
+    async def cut_bound(self, bindings: frozenset[int]) -> int:
+        """End the visits that came by custom hostnames of these bindings, and wait for it; return how many.
+
+        The table of hostnames is nobody's state but its own, so this is no turn: whoever changes it has done so.
+
+        Raises:
+            RevocationIncompleteError: Some did not end in time.
+        """
+        activation = self._activation
+        if activation is None:
+            # Visits end before their activation does.
+            return 0
+        ended = activation.book.come_by(bindings)
+        pull(ended)
+        cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
+        if remaining:
+            raise activation.incomplete(remaining)
+        return cut
 
     def close(self) -> None:
         """Have the actor end its visits and its run, let go of the log, and take no more messages."""

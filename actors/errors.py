@@ -7,6 +7,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       SecurityError                refused on purpose: reserved port, token in use, too many ports
       CustomDomainRequiredError    this domain cannot carry preview URLs: choose another
       SandboxNotFoundError         there is no such sandbox
+      DomainNotFoundError          the sandbox has not asked for that hostname
       SandboxStoppedError          it was stopped for good
       SandboxMismatchError         it exists, but was created otherwise than asked for now
       ShareNotFoundError           there is no such share (any more)
@@ -66,6 +67,12 @@ class SandboxNotFoundError(PorticoError):
     """There is no sandbox of that id."""
 
     code = "SANDBOX_NOT_FOUND"
+
+
+class DomainNotFoundError(PorticoError):
+    """The sandbox has not asked for that hostname."""
+
+    code = "DOMAIN_NOT_FOUND"
 
 
 class SandboxStoppedError(PorticoError):

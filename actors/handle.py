@@ -24,6 +24,7 @@ from actors.sandbox.decide import (
     UnexposePort,
     check_exposable,
 )
+from actors.sandbox.domains import DomainBinding
 from actors.sandbox.events import HostHeader
 from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.state import Exposure, SandboxState
@@ -404,6 +405,35 @@ class Sandbox:
     async def stop(self) -> int:
         """Stop the sandbox for good; its URLs answer 410 from now on. Return how many visits that cut."""
         return (await self._runtime.call(self.id, StopSandbox())).cut
+
+    async def bind_domain(self, hostname: str, port: int) -> DomainBinding:
+        """Ask for a custom hostname, ``preview.my-app.com``, that shall lead to a port of this sandbox.
+
+        It serves once its owner has published what the `challenge` of the answer says, in the DNS or on the site, and
+        `proxy.verify_domain` has seen it there; and while the port is exposed: that, and preview auth if there is any,
+        is what opens, as there is no token in such a name. Asked again with another port, it leads there at once.
+
+        Raises:
+            InvalidNameError: That is no hostname.
+            SecurityError: Not a port that may be exposed, or the hostname is under a base domain, another sandbox's,
+                or one too many.
+            SandboxNotFoundError: There is no such sandbox.
+            StoreError: It is not known whether it is on disk: ask again.
+        """
+        return await self._runtime.bind_domain(self.id, hostname, port)
+
+    async def unbind_domain(self, hostname: str) -> int:
+        """Give a custom hostname back; return how many live streams were cut. Idempotent.
+
+        Raises:
+            RevocationIncompleteError: It is given back, but some streams did not end in time.
+            StoreError: It is not known whether it is on disk: ask again.
+        """
+        return await self._runtime.domains.unbind(hostname, self.id)
+
+    def get_domains(self) -> Sequence[DomainBinding]:
+        """Return the custom hostnames that this sandbox has asked for, by name, verified or not."""
+        return self._runtime.domains.bindings(self.id)
 
     async def destroy(self) -> int:
         """Forget ports and tokens, cut every visit, then remove the container. Return how many visits were cut.

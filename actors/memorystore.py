@@ -13,7 +13,7 @@ import trio
 
 from actors.core.record import SNAPSHOT, Tail, encode, genesis, scan
 from actors.errors import FencedError, LogCorruptError, SandboxNotFoundError
-from actors.sandbox.ids import SandboxId
+from actors.sandbox.ids import SYSTEM, SandboxId
 from actors.store import Entry, History, Record, Tenure
 
 
@@ -129,7 +129,7 @@ class MemoryStore:
     async def sandboxes(self) -> Sequence[SandboxId]:
         """See `Store.sandboxes`."""
         await trio.lowlevel.checkpoint()
-        return sorted(sandbox for sandbox, memory in self._logs.items() if memory.data)
+        return sorted(sandbox for sandbox, memory in self._logs.items() if memory.data and sandbox != SYSTEM)
 
     def size_since_snapshot(self, tenure: Tenure) -> tuple[int, int]:
         """See `Store.size_since_snapshot`. Raises FencedError if the tenure is over."""

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -18,14 +18,23 @@ import trio
 from actors.actor import Actor
 from actors.containers import address_containers, process_containers
 from actors.containers.base import ContainerFactory, Run
+from actors.domains import Domains
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
 from actors.history import Moment, read_history
 from actors.messages import ActorGoneError, Done
 from actors.sandbox.admission import RefusedBecause, VisitRequest, sign_in
-from actors.sandbox.decide import DEFAULT_RULES, Command, CreateSandbox, Rules
+from actors.sandbox.decide import (
+    DEFAULT_RULES,
+    Command,
+    CreateSandbox,
+    DestroySandbox,
+    Rules,
+    check_exposable,
+)
+from actors.sandbox.domains import DomainBinding
 from actors.sandbox.events import AsleepPolicy, ContainerSpec
-from actors.sandbox.ids import SEAL_BYTES, PreviewToken, SandboxId, Seal
+from actors.sandbox.ids import SEAL_BYTES, Port, PreviewToken, SandboxId, Seal
 from actors.sandbox.urls import PublicAddress
 from actors.store import Store
 from actors.surroundings import Limits, Surroundings
@@ -66,6 +75,8 @@ class Runtime:
         self._actors: dict[SandboxId, Actor] = {}
         self._all_gone = trio.lowlevel.ParkingLot()
         self._closing = False
+        self.domains: Final = Domains(store, clock, self._cut_bound)
+        """Custom hostnames."""
         self.public_address: PublicAddress | None = None
         """Where previews are reached if a call names no hostname; a `proxy.Server` sets it when it listens."""
         self.rules: Final = rules
@@ -140,6 +151,8 @@ class Runtime:
         Raises:
             TooManyVisitsError: The sandbox has all the visits it may have.
         """
+        if request.binding is not None and not self.domains.stands(request.binding):
+            return RefusedBecause.INVALID_TOKEN
         actor = self._actors.get(sandbox)
         return None if actor is None else actor.admit_nowait(request)
 
@@ -154,8 +167,15 @@ class Runtime:
             StoreError: The sandbox's log cannot be read.
         """
         if not self.exists(sandbox):
-            return RefusedBecause.SANDBOX_NOT_FOUND if request.token is None else RefusedBecause.INVALID_TOKEN
-        return await self._actor(sandbox).admit(request)
+            named = request.token is not None or request.binding is not None
+            return RefusedBecause.INVALID_TOKEN if named else RefusedBecause.SANDBOX_NOT_FOUND
+        judged = await self._actor(sandbox).admit(request)
+        # It may have been unbound while the visit waited, when there was no visit yet to cut.
+        if request.binding is not None and not self.domains.stands(request.binding):
+            if isinstance(judged, Visit):
+                judged.end()
+            return RefusedBecause.INVALID_TOKEN
+        return judged
 
     async def sign_in(self, sandbox: SandboxId, request: VisitRequest) -> bytes | RefusedBecause | None:
         """Return the session that a browser may show in place of the bearer token of `request`.
@@ -170,6 +190,8 @@ class Runtime:
             RetryableError, StoreError: As `admit`.
         """
         state = await self._actor(sandbox).look() if self.exists(sandbox) else None
+        if request.binding is not None and not self.domains.stands(request.binding):
+            return RefusedBecause.INVALID_TOKEN
         return sign_in(state, request, self.now())
 
     async def call(self, sandbox: SandboxId, command: Command, *, drain: float = 0.0) -> Done:
@@ -177,6 +199,16 @@ class Runtime:
 
         Raises: as `Actor.call`; SandboxNotFoundError if there is no such sandbox.
         """
+        if isinstance(command, DestroySandbox):
+            # Before and after: another sandbox may have the name next, and must not be led to by this one's hostnames.
+            # What is asked for meanwhile is given back too, and what a crash leaves in between, at the next start.
+            cut = await self.domains.unbind_all(sandbox)
+            done = await self._call(sandbox, command, drain=drain)
+            cut += await self.domains.unbind_all(sandbox)
+            return replace(done, cut=done.cut + cut)
+        return await self._call(sandbox, command, drain=drain)
+
+    async def _call(self, sandbox: SandboxId, command: Command, *, drain: float) -> Done:
         while True:
             try:
                 return await self.actor(sandbox).call(command, drain=drain)
@@ -203,6 +235,25 @@ class Runtime:
         """
         return await read_history(self._store, SandboxId(sandbox))
 
+    async def bind_domain(self, sandbox: SandboxId, hostname: str, port: int) -> DomainBinding:
+        """Ask for a custom hostname that shall lead to a port; see `Sandbox.bind_domain`."""
+        await self.find_sandbox(sandbox)
+        refusal = check_exposable(port, self.rules)
+        if refusal is not None:
+            raise refusal.to_error()
+        bound = await self.domains.bind(hostname, sandbox, Port(port))
+        try:
+            await self.find_sandbox(sandbox)
+        except SandboxNotFoundError:
+            # Destroyed meanwhile: the next one of that name shall not have it.
+            await self.domains.unbind_all(sandbox)
+            raise
+        return bound
+
+    async def _cut_bound(self, sandbox: SandboxId, bindings: frozenset[int]) -> int:
+        actor = self._actors.get(sandbox)
+        return 0 if actor is None else await actor.cut_bound(bindings)
+
     def live_run(self, sandbox: SandboxId) -> Run | None:
         """Return the run that is up in this process, if one is; for those who only look."""
         actor = self._actors.get(sandbox)
@@ -228,6 +279,7 @@ class Runtime:
             actor.close()
         while self._actors:
             await self._all_gone.park()
+        await self.domains.aclose()
 
     def _actor(self, sandbox: SandboxId) -> Actor:
         actor = self._actors.get(sandbox)
@@ -283,6 +335,7 @@ async def open_runtime(
                 runtime = Runtime(
                     store, nursery, containers=containers, folder=base, rules=rules, limits=limits, clock=clock
                 )
+                await runtime.domains.load()
                 try:
                     yield runtime
                 finally:

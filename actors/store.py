@@ -144,7 +144,7 @@ class Store(Protocol):
         """Say whether there is a log. Plain and quick (microseconds): it is asked for every unknown hostname."""
 
     async def sandboxes(self) -> Sequence[SandboxId]:
-        """Return the ids of all logs, sorted."""
+        """Return the ids of all sandboxes with a log, sorted; `SYSTEM` is none."""
 
     def size_since_snapshot(self, tenure: Tenure) -> tuple[int, int]:
         """Return (records, bytes) that a `compact` would replace; the runtime decides by it."""

@@ -6,7 +6,7 @@ acknowledged only after the last stream that leaned on it is closed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -149,6 +149,10 @@ class VisitBook:
         if isinstance(command, REVOCATIONS):
             return groundless
         return [(visit, reason) for visit, reason in groundless if visit.cut_because is None]
+
+    def come_by(self, bindings: Container[int]) -> list[Ending]:
+        """Return the visits that came by custom hostnames of these bindings, which are over."""
+        return [(visit, CutBecause.UNBOUND) for visit in self._visits if visit.grant.binding in bindings]
 
     def let_linger(self, losing: Iterable[Ending]) -> None:
         """Let visits go on for a while whose port was taken back; the others are cut.

@@ -33,6 +33,7 @@ from proxy.core.hostname import (
     BadHostError,
     BaseHost,
     BuiltInHost,
+    CustomHost,
     Host,
     Matcher,
     NotOurs,
@@ -67,7 +68,8 @@ class Preview:
     def __post_init__(self) -> None:
         host = self.host
         token = host.token if isinstance(host, TokenHost) else None
-        object.__setattr__(self, "knock", VisitRequest(host.port, token))
+        binding = host.binding if isinstance(host, CustomHost) else None
+        object.__setattr__(self, "knock", VisitRequest(host.port, token, binding=binding))
         port = None if self.public.port == DEFAULT_PORTS[self.scheme] else self.public.port
         authority = self.public._replace(port=port).authority
         object.__setattr__(self, "origin", f"{self.scheme}://{authority}".encode("ascii"))
@@ -145,6 +147,9 @@ class Door:
                 named = match_label(labels[0], domain) if len(labels) == 1 else None
                 return Preview(named, public, scheme) if named is not None else refusal(Code.INVALID_TOKEN)
             case NotOurs():
+                bound = self._runtime.domains.find(public.name)
+                if bound is not None:
+                    return Preview(CustomHost(bound.sandbox, bound.port, bound.hostname, bound.number), public, scheme)
                 return Elsewhere(public, None)
 
     def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait | OwnPage:
@@ -160,7 +165,7 @@ class Door:
         preflight = is_preflight(head)
         if bearer is not None or preflight:
             token = bearer.token if bearer is not None else None
-            request = VisitRequest(request.port, request.token, token, preflight)
+            request = VisitRequest(request.port, request.token, token, preflight, binding=request.binding)
             credential = bearer.credential if bearer is not None else None
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
@@ -213,7 +218,9 @@ def answer_to_cut(visit: Visit, preview: Preview) -> Answer:
     host = preview.host
     match visit.cut_because:
         case CutBecause.UNEXPOSED | CutBecause.UNSHARED | CutBecause.DESTROYED:
-            code = Code.INVALID_TOKEN if isinstance(host, TokenHost) else Code.SANDBOX_NOT_FOUND
+            code = Code.SANDBOX_NOT_FOUND if isinstance(host, BuiltInHost) else Code.INVALID_TOKEN
+        case CutBecause.UNBOUND:
+            code = Code.MISDIRECTED_REQUEST
         case CutBecause.ROTATED:
             code = Code.AUTH_REQUIRED if visit.grant.auth_generation is None else Code.AUTH_INVALID
         case CutBecause.STOPPED:

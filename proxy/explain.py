@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from actors import (
     Domain,
+    DomainBinding,
     FileStore,
     Moment,
     PorticoError,
@@ -24,7 +25,7 @@ from actors import (
 )
 from proxy.core.diagnosis import Target
 from proxy.core.explain import Explanation, explain_elsewhere, explain_failure, explain_visit
-from proxy.core.hostname import BaseHost, Matcher, NotOurs
+from proxy.core.hostname import BaseHost, CustomHost, HostMatch, Matcher, NotOurs
 from proxy.door import Preview, answer_to_error
 
 StateOf = Callable[[SandboxId], Awaitable[SandboxState | None]]
@@ -32,7 +33,12 @@ StateOf = Callable[[SandboxId], Awaitable[SandboxState | None]]
 
 
 async def explain_url(
-    url: str, domains: Sequence[Domain], state_of: StateOf, now: float, preview_token: str | None = None
+    url: str,
+    domains: Sequence[Domain],
+    state_of: StateOf,
+    now: float,
+    preview_token: str | None = None,
+    custom: Callable[[str], DomainBinding | None] = lambda _: None,
 ) -> Explanation:
     """Explain what a plain GET of `url` meets.
 
@@ -42,12 +48,15 @@ async def explain_url(
         state_of: `live_state` or `past_state`, with their first arguments given.
         now: The time that is asked about, in seconds since 1970.
         preview_token: What the visit bears; None: nothing.
+        custom: Says where a custom hostname leads now: `Domains.find` of a runtime.
 
     Raises:
         BadURLError: That is no URL.
     """
     target = Target.read(url)
-    place = Matcher(domains).match_host(target.host)
+    place: HostMatch | CustomHost = Matcher(domains).match_host(target.host)
+    if isinstance(place, NotOurs) and (bound := custom(target.host.name)) is not None:
+        place = CustomHost(bound.sandbox, bound.port, bound.hostname, bound.number)
     if isinstance(place, BaseHost | NotOurs):
         return explain_elsewhere(target, place)
     request = Preview(place, target.host).knock

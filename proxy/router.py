@@ -51,6 +51,8 @@ class Router:
     ) -> None:
         self._door: Final = Door(runtime, domains, options.wake_timeout_s)
         self._gatehouse: Final = Gatehouse(runtime)
+        # Whatever is bound later must not lie under them.
+        runtime.domains.reserve(domains)
         self._options: Final = options
         self._app: Final = app
         self._pump: Final = Pump()

@@ -29,6 +29,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"containers"}),
         frozenset({"children", "visits", "messages", "surroundings"}),
         frozenset({"runs", "activation", "actor"}),
+        frozenset({"domains"}),
         frozenset({"shares", "handle", "runtime", "history"}),
         frozenset({"testing"}),
     ),

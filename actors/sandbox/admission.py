@@ -35,6 +35,9 @@ class VisitRequest(msgspec.Struct, frozen=True, gc=False):
     """What browsers show that have signed in, or opened a share's link: see `sessions`. Any right one will do."""
     share_secret: bytes | None = None
     """The secret of a share's link, if it was sent instead of a session."""
+    binding: int | None = None
+    """Of a custom hostname, which holds no token either: that its port is exposed is what opens. The number of its
+    `DomainBinding`; whether that stands is for the runtime to say."""
 
     def __repr__(self) -> str:
         return f"VisitRequest(port={self.port})"
@@ -60,6 +63,8 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     """Of that share. 0: the visit may outlive it; see `VisitBook.let_linger`."""
     by_bearer: bool = False
     """Whether a bearer token that it brought opened the gate; that one is no business of the service's."""
+    binding: int | None = None
+    """Of the custom hostname it came by."""
 
 
 class RefusedBecause(StrEnum):
@@ -86,6 +91,8 @@ class CutBecause(StrEnum):
     RUN_ENDED = "run ended"
     STOPPED = "stopped"
     DESTROYED = "destroyed"
+    UNBOUND = "unbound"
+    """The custom hostname it came by does not lead here any more."""
 
 
 NEEDS_WAKE: Final = NeedsWake()
@@ -137,6 +144,7 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
         keys.auth_generation,
         exposure.host_header,
         by_bearer=keys.by_bearer,
+        binding=request.binding,
     )
 
 
@@ -151,7 +159,11 @@ class _Keys(NamedTuple):
 
 def _judge_credentials(state: SandboxState | None, request: VisitRequest, now: float) -> _Keys | RefusedBecause:
     exposure = None
-    if request.token is None:
+    if request.binding is not None:
+        exposure = state.ports.get(request.port) if state is not None else None
+        if exposure is None:
+            return RefusedBecause.INVALID_TOKEN
+    elif request.token is None:
         if state is None or state.status is Status.DESTROYED:
             return RefusedBecause.SANDBOX_NOT_FOUND
         # Without a token in its name, the built-in form must not reach what a token was meant to protect.

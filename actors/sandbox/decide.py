@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from actors.errors import (
+    DomainNotFoundError,
     InvalidNameError,
     PorticoError,
     SandboxMismatchError,
@@ -236,6 +237,7 @@ class RefusalReason(Enum):
     INVALID = InvalidNameError
     NO_SHARE = ShareNotFoundError
     SHARE_SPENT = ShareSpentError
+    NO_DOMAIN = DomainNotFoundError
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -82,6 +82,11 @@ class SandboxId(str):
         return cls(f"sb-{entropy[:4].hex()}")
 
 
+SYSTEM: Final[SandboxId] = str.__new__(SandboxId, "system")
+"""No sandbox: under this name a store keeps what belongs to none, such as the table of custom hostnames. It is
+reserved, so no text from outside becomes it, and stores do not list it."""
+
+
 class Port(int):
     """A TCP port, 1 to 65535."""
 

@@ -90,9 +90,14 @@ def _checked_domain(text: str) -> str:
                 f"domain {shown}: each part has 1 to {LABEL_LENGTH_MAX} of a-z, 0-9 and hyphens, "
                 "neither first nor last a hyphen"
             )
-    if _NUMERIC_LABEL.fullmatch(labels[-1]) is not None:
+    if is_numeric_label(labels[-1]):
         raise InvalidNameError(f"domain {shown}: an IP address cannot have subdomains")
     return folded
+
+
+def is_numeric_label(label: str) -> bool:
+    """Say whether a host that ends in this label is taken for an IPv4 address."""
+    return _NUMERIC_LABEL.fullmatch(label) is not None
 
 
 @dataclass(frozen=True, slots=True)

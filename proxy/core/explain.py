@@ -31,7 +31,7 @@ from actors import (
 )
 from proxy.core.diagnosis import Target
 from proxy.core.headers import MASK
-from proxy.core.hostname import BaseHost, BuiltInHost, NotOurs, PreviewHost
+from proxy.core.hostname import BaseHost, BuiltInHost, CustomHost, NotOurs, PreviewHost
 from proxy.core.pages import Answer, Code, refusal
 
 ADMITTED: Final = "ADMITTED"
@@ -151,6 +151,9 @@ def _shown(target: Target) -> str:
 
 
 def _host_step(preview: PreviewHost) -> ExplainedStep:
+    if isinstance(preview, CustomHost):
+        because = f"{preview.domain} is bound to it, and verified"
+        return ExplainedStep(Question.HOST, f"port {preview.port:d} of {preview.sandbox}", because)
     form = "the built-in form" if isinstance(preview, BuiltInHost) else "the form with a token"
     because = f"its first label has {form}, under the base domain {preview.domain}"
     return ExplainedStep(Question.HOST, f"port {preview.port:d} of {preview.sandbox}", because)
@@ -187,6 +190,9 @@ def _credential_step(
             )
         return ExplainedStep(Question.CREDENTIAL, "none needed", "open_ports is on: every port answers by its number")
     exposure = state.ports.get(request.port)
+    if exposure is not None and isinstance(preview, CustomHost):
+        because = f"a custom hostname has no token, and port {request.port:d} is exposed"
+        return ExplainedStep(Question.CREDENTIAL, "none needed", because)
     if exposure is not None and _is_token_of(exposure, request):
         name = "" if exposure.name is None else f" as {exposure.name!r}"
         return ExplainedStep(Question.CREDENTIAL, "right", f"port {request.port:d} is exposed{name} under this token")

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from actors import HostHeader, PorticoError
 from proxy.core.fates import CONNECTION_FIELDS, Fate, request_fate, response_fate
 from proxy.core.forwarded import agreeing_trails
-from proxy.core.hostname import DEFAULT_PORTS, Host, PreviewHost, TokenHost
+from proxy.core.hostname import DEFAULT_PORTS, CustomHost, Host, PreviewHost, TokenHost
 from proxy.core.http1 import (
     Field,
     Line,
@@ -150,7 +150,9 @@ class Forwarding:
         masked_host = f"localhost:{preview.port:d}"
         port = None if public.port == DEFAULT_PORTS[scheme] else public.port
         authority = public._replace(port=port).authority
-        self._domain = preview.domain.encode("ascii")
+        # A custom hostname is all its own: nobody else's name is under it.
+        custom = isinstance(preview, CustomHost)
+        self._domain = b"" if custom else preview.domain.encode("ascii")
         self._public_host = public.name.encode("ascii")
         self._public_origin = f"{scheme}://{authority}".encode("ascii")
         self._masked_origin = b"http://" + masked_host.encode("ascii")
@@ -159,7 +161,7 @@ class Forwarding:
             % (rb"(?::(?:80)?)?" if preview.port == 80 else b":%d" % preview.port),
             re.IGNORECASE,
         )
-        self._on_base_domain = public.name == preview.domain
+        self._on_base_domain = public.name == preview.domain and not custom
         self._trusted = trusted
         self._rewrites_origin = host_header is HostHeader.LOCALHOST
         shown = masked_host if self._rewrites_origin else authority

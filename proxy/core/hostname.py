@@ -13,7 +13,8 @@ one spelling is read, up to ASCII case and one trailing dot: the one that `actor
 
 The first begins with a digit and the second with `sb-`, so no name has both forms. What has neither form is not an
 error: it is `NotOurs`, also right under one of our domains, and whoever embeds us may answer it. Only what could
-not be the host of any URL is a `BadHostError`.
+not be the host of any URL is a `BadHostError`. A name that is outside our domains altogether may be a custom one, as
+a whole (`CustomHost`): a table says so, that somebody else keeps.
 
 Nothing is remembered between calls but ids and ports, which are no secrets: a table of whole hosts would keep
 every token it had ever seen, wrong guesses included, in plain text.
@@ -120,6 +121,17 @@ class BuiltInHost(NamedTuple):
     domain: Domain
 
 
+class CustomHost(NamedTuple):
+    """A whole name that its owner has bound to one port of one sandbox."""
+
+    sandbox: SandboxId
+    port: Port
+    domain: str
+    """The name itself: as a preview's hostname and its base domain are one here, nothing is a sibling of it."""
+    binding: int
+    """What a visit leans on; see `actors.DomainBinding`."""
+
+
 class BaseHost(NamedTuple):
     """A base domain itself: the management API's place."""
 
@@ -132,7 +144,7 @@ class NotOurs(NamedTuple):
     host: Host
 
 
-PreviewHost = TokenHost | BuiltInHost
+PreviewHost = TokenHost | BuiltInHost | CustomHost
 HostMatch = TokenHost | BuiltInHost | BaseHost | NotOurs
 
 
@@ -221,7 +233,7 @@ class Matcher:
         return NotOurs(host)
 
 
-def match_label(label: bytes, domain: Domain) -> PreviewHost | None:
+def match_label(label: bytes, domain: Domain) -> TokenHost | BuiltInHost | None:
     """Read the value of a ``Portico-Preview`` field: a first label, as if it stood in front of `domain`.
 
     Returns None for anything that is not one, also for a whole hostname.
@@ -229,7 +241,7 @@ def match_label(label: bytes, domain: Domain) -> PreviewHost | None:
     return _read_label(label.strip(b" \t").lower().decode("latin-1"), domain)
 
 
-def _read_label(label: str, domain: Domain) -> PreviewHost | None:
+def _read_label(label: str, domain: Domain) -> TokenHost | BuiltInHost | None:
     """Take a first label apart at its hyphens; None if a part is not what it should be. It must be lower case."""
     try:
         if label.startswith(BUILT_IN_PREFIX):
