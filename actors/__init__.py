@@ -51,6 +51,7 @@ from actors.errors import ShuttingDownError as ShuttingDownError
 from actors.errors import StoreError as StoreError
 from actors.errors import StoreLockedError as StoreLockedError
 from actors.errors import TooManyVisitsError as TooManyVisitsError
+from actors.errors import TooManyWakesError as TooManyWakesError
 from actors.errors import UnknownRecordError as UnknownRecordError
 from actors.errors import UnsupportedError as UnsupportedError
 from actors.failures import where_raised as where_raised

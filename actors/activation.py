@@ -9,7 +9,6 @@ Nothing slow happens inside a turn: bringing a container up, ending visits and c
 as children and come back as messages, so a revocation never queues behind a wake.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,19 +17,21 @@ import trio
 
 from actors.children import Children
 from actors.containers.base import Container, ContainerContext, Run
+from actors.endings import Endings
 from actors.errors import (
     ActorBrokenError,
     ContainerError,
     ContainerStartError,
     PorticoError,
-    RevocationIncompleteError,
     SandboxNotFoundError,
     SandboxStoppedError,
     StoreError,
     TooManyVisitsError,
+    TooManyWakesError,
     UnknownRecordError,
 )
-from actors.failures import as_container_error, where_raised
+from actors.failures import where_raised
+from actors.held import Held
 from actors.messages import (
     Admit,
     Asked,
@@ -38,7 +39,7 @@ from actors.messages import (
     Call,
     Cleared,
     Done,
-    Lease,
+    Leases,
     Look,
     Message,
     NeedRun,
@@ -49,7 +50,8 @@ from actors.messages import (
     RunReady,
     shutting_down,
 )
-from actors.runs import RunKeeper, stop
+from actors.recovery import compact, has_grown, recover
+from actors.runs import RunKeeper, lull, stop
 from actors.sandbox.admission import CutBecause, Grant, NeedsWake, RefusedBecause, VisitRequest, admit
 from actors.sandbox.decide import (
     BeginRun,
@@ -57,17 +59,18 @@ from actors.sandbox.decide import (
     DestroySandbox,
     EndRun,
     FireAlarm,
+    Hibernate,
     Refusal,
     StopSandbox,
     UnexposePort,
     decide,
 )
-from actors.sandbox.events import ContainerSpec, Event, RunEnd, decode, encode
+from actors.sandbox.events import ContainerSpec, Event, RunEnd, encode
 from actors.sandbox.ids import SandboxId
-from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, evolve, fold, next_alarm, restore, snapshot
-from actors.store import Entry, History, Tenure
+from actors.sandbox.state import SandboxState, Status, evolve, next_alarm
+from actors.store import Entry, Tenure
 from actors.surroundings import Surroundings
-from actors.visits import Ending, Visit, VisitBook, pull, wait_all_ended, wait_cut
+from actors.visits import Ending, Visit, VisitBook, pull, wait_all_ended
 
 log = structlog.get_logger("portico.activation")
 
@@ -97,9 +100,10 @@ class Activation:
         self._report: Final = report
         self._children: Final = Children(around.nursery)
         self.runs: Final = RunKeeper(sandbox, self._children, around.nursery, report, around.limits.wake_timeout_s)
-        self._leases: set[Lease] = set()
+        self._leases: Final = Leases()
         # Wait for the container. Invariant: while there are any, something is coming up.
-        self._held: deque[Admit | NeedRun] = deque()
+        self._held: Final = Held(around.limits)
+        self.endings: Final = Endings(sandbox, self.book, self.runs, around.limits.cut_timeout_s)
         # Wait for the end of the clearing. Invariant: while there are any, a child clears.
         self._destroyers: list[Reply[Done]] = []
         self._tenure: Tenure | None = None
@@ -117,7 +121,7 @@ class Activation:
         """
         try:
             self._tenure = await self._around.store.claim(self.sandbox)
-            self.state = _recover(self._tenure.history)
+            self.state = recover(self._tenure.history)
             self._tenure.history = None
             if self.state is not None:
                 self._container = self._recover_container(self.state.container)
@@ -217,11 +221,12 @@ class Activation:
         decided = decide(self.state, command, self._around.clock(), self._around.rules)
         if isinstance(decided, Refusal):
             raise decided.to_error()
+        run_before = self._current_run_id()
         await self._commit(decided)
         if self.dropped:
             # The runtime was cancelled while another task took this turn. The change stands; the next one finds it.
             raise shutting_down()
-        self._carry_out(message)
+        self._carry_out(message, run_before)
 
     async def _commit(self, events: Sequence[Event]) -> None:
         """Make events durable, then true. The output gate: what they cause may leave once this returns."""
@@ -245,25 +250,17 @@ class Activation:
         Raises:
             BrokenError: It could not be stored.
         """
+        if not self._has_grown():
+            return
+        assert self.state is not None
+        assert self._tenure is not None
         try:
-            if not self._has_grown():
-                return
-            assert self.state is not None
-            assert self._tenure is not None
-            entry = Entry(self._around.clock(), "snapshot", SNAPSHOT_VERSION, snapshot(self.state))
-            await self._around.store.compact(self._tenure, entry)
+            await compact(self._around.store, self._tenure, self.state, self._around.clock())
         except StoreError as error:
             raise BrokenError(error) from error
-        except ValueError:
-            # Too large for a snapshot, as the sum of events that were not: a long log is slower, but not wrong.
-            log.warning("log not compacted", sandbox=self.sandbox, exc_info=True)
 
     def _has_grown(self) -> bool:
-        if self.state is None or self.state.status is Status.DESTROYED:
-            return False
-        assert self._tenure is not None
-        records, size = self._around.store.size_since_snapshot(self._tenure)
-        return records >= self._around.limits.compact_records and size >= self._around.limits.compact_bytes
+        return has_grown(self._around.store, self._tenure, self.state, self._around.limits)
 
     async def fire_due_alarm(self) -> None:
         """Do what has fallen due, if anything has; a turn of its own.
@@ -277,16 +274,31 @@ class Activation:
 
     def wants_attention(self) -> bool:
         """Say, after a turn that another task took, whether the actor's own task has something to do or to wait for."""
-        return (self.settled and (next_alarm(self.state) is not None or self._has_grown())) or self.cleared
+        if not self.settled:
+            return self.cleared
+        idle = self.sleep_at is not None and self.sleep_at <= trio.current_time()
+        return next_alarm(self.state) is not None or idle or self._has_grown()
 
     # Revocations.
 
-    def _carry_out(self, message: Call) -> None:
+    def _carry_out(self, message: Call, run_before: str | None) -> None:
         """Do what a command, durable now, entails outside the state."""
         command = message.command
         self._answer_held()
         ended = self.book.losing(command, self.state, self._around.clock())
-        run = self.runs.part_with(self._current_run_id())
+        attached = self.runs.run is not None or self.runs.coming_up is not None
+        ending = lull if isinstance(command, Hibernate) else stop
+        run = self.runs.part_with(self._current_run_id(), ending)
+        if run_before not in (None, self._current_run_id()) and not attached and self.state is not None:
+            # It may be up all the same: an earlier activation has let go of it.
+            assert self._container is not None
+            assert run_before is not None
+            self.runs.end_absent(self._container, run_before, ending)
+        if isinstance(command, Hibernate):
+            pull(ended)
+            falling = self.runs.fall_asleep(run) if run is not None else None
+            self._children.start(self.endings.finish_sleep, message.reply, self.state, ended, falling)
+            return
         if isinstance(command, DestroySandbox) and self.state is not None:
             assert self._container is not None
             self._destroyers.append(message.reply)
@@ -294,8 +306,7 @@ class Activation:
                 pull(ended)
                 self._children.start(self._clear, self._container, ended, run)
             return
-        called_off = isinstance(command, StopSandbox) and self.runs.coming_up is not None
-        if not (ended or run or called_off):
+        if not (ended or run or isinstance(command, StopSandbox)):
             message.reply.resolve(Done(self.state))
             return
         drain = message.drain if isinstance(command, UnexposePort) else 0.0
@@ -303,55 +314,16 @@ class Activation:
             self.book.let_linger(ended)
         else:
             pull(ended)
-        self._children.start(self._finish_revocation, message.reply, self.state, ended, run, drain)
+        self._children.start(
+            self.endings.finish_revocation, message.reply, self.state, ended, run, self._container, drain
+        )
 
     def _current_run_id(self) -> str | None:
         return None if self.state is None else self.state.run_id
 
-    async def _finish_revocation(
-        self, reply: Reply[Done], state: SandboxState | None, ended: list[Ending], run: Run | None, drain: float
-    ) -> None:
-        """Child: wait until what was revoked has ended, then answer."""
-        try:
-            if drain > 0:
-                await self.book.drain(ended, drain)
-            cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
-            if state is not None and state.status is Status.STOPPED:
-                await self.runs.wait_quiet()
-            if run is not None:
-                await run.stop()
-        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
-            # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
-            log.error("run did not stop", sandbox=self.sandbox, **where_raised(error))
-            reply.fail(as_container_error(error))
-        except BaseException:
-            reply.fail(shutting_down())
-            raise
-        else:
-            if remaining:
-                reply.fail(self.incomplete(remaining))
-            else:
-                reply.resolve(Done(state, cut))
-
     async def _clear(self, container: Container, ended: list[Ending], run: Run | None) -> None:
-        """Child: end and remove what a destroyed sandbox has left, and report. The log comes last, in a turn."""
-        cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
-        failure = None
-        try:
-            if run is not None:
-                await run.stop()
-            await self.runs.wait_quiet()
-            await container.remove()
-        except Exception as error:  # noqa: BLE001  # logged, and the work goes on
-            # The container's doing. The next activation tries again.
-            log.error("container not removed", sandbox=self.sandbox, **where_raised(error))
-            failure = str(as_container_error(error))
-        self._report(Cleared(cut, remaining, failure))
-
-    def incomplete(self, remaining: int) -> RevocationIncompleteError:
-        """Return what whoever revokes is told of visits that have not ended."""
-        text = f"{remaining} visits of sandbox {self.sandbox} were told to end and have not yet"
-        return RevocationIncompleteError(text, remaining=remaining)
+        """Child: end and remove what a destroyed sandbox has left, and report."""
+        self._report(await self.endings.clear(container, ended, run))
 
     async def _on_cleared(self, report: Cleared) -> None:
         assert self._tenure is not None
@@ -367,7 +339,7 @@ class Activation:
             if failure is not None:
                 reply.fail(ContainerError(f"sandbox {self.sandbox} is destroyed, but not cleared away: {failure}"))
             elif report.remaining:
-                reply.fail(self.incomplete(report.remaining))
+                reply.fail(self.endings.incomplete(report.remaining))
             else:
                 reply.resolve(Done(None, report.cut))
         self.cleared = True
@@ -391,12 +363,12 @@ class Activation:
         """Answer if the run is up or nothing can come of it; otherwise hold the message and bring the run up."""
         if self._answered(message):
             return
-        held_max = self._around.limits.held_max
-        if len(self._held) >= held_max:
-            self._held = deque(other for other in self._held if not other.reply.abandoned)
-        if len(self._held) >= held_max:
-            raise TooManyVisitsError(f"too many requests wait for sandbox {self.sandbox} to wake")
-        self._held.append(message)
+        # Whoever waits for what others have begun costs no wake; the owner may wake as often as it likes.
+        if isinstance(message, Admit) and self._current_run_id() is None and self.runs.coming_up is None:
+            now = trio.current_time()
+            if not self._around.wakes.take(self.sandbox, message.client, now):
+                raise TooManyWakesError(f"sandbox {self.sandbox} has been woken too often of late")
+        self._held.hold(message)
         await self._come_up()
 
     def _answered(self, message: Admit | NeedRun) -> bool:
@@ -417,13 +389,12 @@ class Activation:
             return True
         if self.runs.run is None:
             return False
-        message.reply.resolve(Lease(self.runs.run, self._leases))
+        message.reply.resolve(self._leases.grant(self.runs.run))
         return True
 
     def _answer_held(self) -> None:
         """Judge the held messages again, in order of arrival."""
-        if self._held:
-            self._held = deque(message for message in self._held if not self._answered(message))
+        self._held.answer(self._answered)
 
     def _check_active(self) -> None:
         if self.state is None or self.state.status is Status.DESTROYED:
@@ -457,12 +428,16 @@ class Activation:
                     # Stopped or destroyed meanwhile; nobody was ever admitted to it.
                     self.runs.stop_soon(run)
                 await self._go_on_for_held()
+            case RunFailed(run_id, _) if run_id != self._current_run_id():
+                # Called off: put to sleep, stopped or destroyed meanwhile. Who still waits, waits for another run.
+                self.runs.came_up()
+                await self._go_on_for_held()
             case RunFailed(run_id, reason):
                 self.runs.came_up()
                 await self._end_run(run_id, RunEnd.FAILED)
                 # Some are refused now for a better reason.
                 self._answer_held()
-                self._refuse_held(lambda: ContainerStartError(reason))
+                self._held.refuse(lambda: ContainerStartError(reason))
             case RunGone(run_id, reason):
                 if reason is RunEnd.LOST:
                     self.runs.came_up()
@@ -487,17 +462,48 @@ class Activation:
         if self._held:
             await self._come_up()
 
-    def _refuse_held(self, error: Callable[[], PorticoError]) -> None:
-        held, self._held = self._held, deque()
-        for message in held:
-            message.reply.fail(error())
-
     # Rest.
 
     @property
     def rest_at(self) -> float:
         """When there will have been neither a turn nor a visit for long enough, on trio's clock."""
         return max(self._last_turn, self.book.last_end) + self._around.limits.rest_after_s
+
+    @property
+    def sleep_at(self) -> float | None:
+        """When it will have been without use for as long as its owner allows, on trio's clock.
+
+        None while it is in use, is being brought up or is asleep, and for one that is never to sleep by itself.
+        """
+        state = self.state
+        if state is None or state.run_id is None or state.sleep_after is None:
+            return None
+        if self.book or self._leases or self._held or self.runs.coming_up is not None:
+            return None
+        return max(self.book.last_end, self._leases.last_end, self.runs.up_since) + state.sleep_after
+
+    async def sleep_if_idle(self) -> None:
+        """Put the sandbox to sleep if it has been without use for long enough; a turn of its own.
+
+        Raises:
+            BrokenError: It could not be stored.
+        """
+        due = self.sleep_at
+        if due is not None and due <= trio.current_time():
+            log.info("sandbox idle, going to sleep", sandbox=self.sandbox)
+            await self.turn(Call(Hibernate(), Reply()))
+
+    def look_again_at(self, now: float) -> float:
+        """Return when, on trio's clock, there may be something to do, if no message comes and no alarm falls due."""
+        deadline = self.rest_at
+        if deadline <= now:
+            # Something else than the time keeps it awake: look again when that may have changed.
+            pause = self._around.limits.rest_after_s
+            if self.state is not None and self.state.sleep_after is not None:
+                pause = min(pause, self.state.sleep_after)
+            deadline = now + pause
+        due = self.sleep_at
+        return deadline if due is None else min(deadline, due)
 
     def may_rest(self) -> bool:
         """Say whether nothing would be lost by leaving memory now."""
@@ -507,13 +513,16 @@ class Activation:
             return True
         if self.book or self._leases or self._held or self.runs.must_end or self.state.in_grace:
             return False
+        if self.sleep_at is not None:
+            # Nobody else would put it to sleep.
+            return False
         return trio.current_time() >= self.rest_at
 
     # The end.
 
     async def dismiss(self) -> None:
         """The runtime is closing: let nobody wait, end visits. Afterwards the mailbox holds the last reports."""
-        self._refuse_held(shutting_down)
+        self._held.refuse(shutting_down)
         self.runs.give_up()
         await self._end_visits()
         await self._children.wait_none()
@@ -572,7 +581,7 @@ class Activation:
 
     def _refuse_waiting(self, error: Callable[[], PorticoError]) -> None:
         """Fail whoever waits for something that this activation will not do any more."""
-        self._refuse_held(error)
+        self._held.refuse(error)
         postponed, self.postponed = self.postponed, []
         destroyers, self._destroyers = self._destroyers, []
         for message in postponed:
@@ -583,16 +592,3 @@ class Activation:
     def broken(self) -> ActorBrokenError:
         """Return what callers are told whose turn could not be made durable."""
         return ActorBrokenError(f"sandbox {self.sandbox} could not store a change and is being rebuilt; try again")
-
-
-def _recover(history: History | None) -> SandboxState | None:
-    """Fold a history.
-
-    Raises:
-        UnknownRecordError: It holds something that this version does not know, or that cannot have happened.
-    """
-    assert history is not None
-    state = None
-    if history.snapshot is not None:
-        state = restore(history.snapshot.version, history.snapshot.fields)
-    return fold((decode(record.name, record.version, record.fields) for record in history.records), state)

@@ -94,7 +94,7 @@ class Actor:
         activation = self._idle_activation()
         return None if activation is None else activation.judge(request)
 
-    async def admit(self, request: VisitRequest) -> Visit | RefusedBecause:
+    async def admit(self, request: VisitRequest, *, client: str | None = None, size: int = 0) -> Visit | RefusedBecause:
         """Judge a visit, after all that waits already; wakes the container if that is what it takes.
 
         The caller owns the visit and must `end` it. Cancelling this admits nothing.
@@ -108,7 +108,7 @@ class Actor:
         if judged is not None:
             return judged
         reply: Reply[Visit | RefusedBecause] = Reply()
-        self._post(Admit(request, reply), Lane.ORDINARY)
+        self._post(Admit(request, reply, client, size), Lane.ORDINARY)
         return await reply.wait()
 
     async def call(self, command: Command, *, drain: float = 0.0) -> Done:
@@ -177,7 +177,7 @@ class Actor:
         pull(ended)
         cut, remaining = await wait_cut(ended, self._around.limits.cut_timeout_s)
         if remaining:
-            raise activation.incomplete(remaining)
+            raise activation.endings.incomplete(remaining)
         return cut
 
     def close(self) -> None:
@@ -316,6 +316,7 @@ class Actor:
                 return
             await activation.compact_if_grown()
             await activation.fire_due_alarm()
+            await activation.sleep_if_idle()
             if self._mailbox:
                 continue
             if self._closing:
@@ -331,10 +332,9 @@ class Actor:
         await activation.end_run()
 
     async def _park(self, activation: Activation) -> None:
-        """Wait for a message, an alarm, or the time to rest."""
+        """Wait for a message, an alarm, or the time to sleep or to rest."""
         now = trio.current_time()
-        # If something else than the time keeps it awake: look again when that may have changed.
-        deadline = activation.rest_at if activation.rest_at > now else now + self._around.limits.rest_after_s
+        deadline = activation.look_again_at(now)
         due = next_alarm(activation.state)
         if due is not None:
             # Never early: `decide` judges by the wall clock, and a clock that lags is asked again.

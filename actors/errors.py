@@ -15,6 +15,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       RetryableError               nothing is known to have changed: the same call may succeed later
         MailboxFullError           too many messages wait
         TooManyVisitsError         too many visits are under way
+        TooManyWakesError          visitors have had it woken too often of late
         ActorBrokenError           an append failed; the sandbox is being rebuilt from its log
         QuarantinedError           it broke too often; it is left alone for a while
         ShuttingDownError          the runtime is closing
@@ -113,6 +114,12 @@ class MailboxFullError(RetryableError):
 
 class TooManyVisitsError(RetryableError):
     """More visits are under way, or wait for a wake, than the sandbox may have."""
+
+    code = "OVERLOADED"
+
+
+class TooManyWakesError(RetryableError):
+    """Visitors, or this one, have had sandboxes woken so often of late that another wake has to wait a while."""
 
     code = "OVERLOADED"
 

@@ -18,8 +18,10 @@ from actors.errors import NotListeningError, ProcessNotFoundError, SandboxNotFou
 from actors.sandbox.decide import (
     DestroySandbox,
     ExposePort,
+    Hibernate,
     RotatePreviewAuth,
     SetPreviewAuth,
+    SetSleepAfter,
     StopSandbox,
     UnexposePort,
     check_exposable,
@@ -198,6 +200,7 @@ class Sandbox:
         name: str | None = None,
         token: str | None = None,
         host_header: HostHeader | str | None = None,
+        wake_on_websocket: bool | None = None,
     ) -> ExposedPort:
         """Give a port a preview URL; again without a token: the same URL, with another token: another one.
 
@@ -207,6 +210,8 @@ class Sandbox:
             name: A label for people.
             token: 1 to 16 of ``a-z0-9_``; None mints one of 82 bits.
             host_header: ``"localhost"`` (default) or ``"preserve"``: which Host the service sees.
+            wake_on_websocket: Whether a WebSocket handshake wakes a sandbox that is asleep. By default it does not: a
+                page that was left open reconnects for ever, and would keep it up for nobody.
 
         Raises:
             SecurityError: The port is out of range or reserved, or the token is another port's.
@@ -220,6 +225,7 @@ class Sandbox:
             token=PortToken(token) if token is not None else None,
             name=name,
             host_header=HostHeader(host_header) if host_header is not None else None,
+            wake_on_websocket=wake_on_websocket,
         )
         done = await self._runtime.call(self.id, command)
         assert done.state is not None
@@ -399,6 +405,44 @@ class Sandbox:
             RetryableError: Nothing is known to have changed: call again.
         """
         return await revoke_share(self._runtime, self.id, id)
+
+    # Sleep.
+
+    async def hibernate(self) -> int:
+        """Put the sandbox to sleep now; return how many live visits that cut.
+
+        Returns once its run is over: requests and WebSockets are closed, its services stopped, frozen or told, as its
+        container does it. The next right request wakes it again, or with the policy ``stale`` only `wake`. One that is
+        asleep is left as it is.
+
+        Raises:
+            RevocationIncompleteError: It sleeps, but some visits were told to end and have not.
+            ContainerError: It sleeps, but its container could not do all of it; the text says what.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        return (await self._runtime.call(self.id, Hibernate())).cut
+
+    async def wake(self) -> None:
+        """Bring the sandbox up, whatever its policy; return once it is. One that is up is left as it is.
+
+        Raises:
+            ContainerStartError: It did not come up.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        async with self.running():
+            pass
+
+    async def set_sleep_after(self, seconds: float | None) -> None:
+        """Have it go to sleep after so many seconds without use from now on; None: never.
+
+        In use is a sandbox while any visit lasts (each byte of a stream counts as part of one) and while a call like
+        `exec` or a `running` block uses it. A service that runs and is not visited does not keep it up.
+
+        Raises:
+            InvalidNameError: It is less than a second, or no number.
+            SandboxNotFoundError, SandboxStoppedError, RetryableError.
+        """
+        await self._runtime.call(self.id, SetSleepAfter(seconds))
 
     # The end.
 

@@ -105,6 +105,10 @@ class Admit:
 
     request: VisitRequest
     reply: Reply[Visit | RefusedBecause]
+    client: str | None = None
+    """Who asks: an address, or the network of one subscriber; None is not counted."""
+    size: int = 0
+    """Bytes that are kept for the request while it waits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,13 +171,38 @@ Message = Asked | Report
 class Lease:
     """The right to use a run; while it is held the actor neither sleeps nor leaves memory."""
 
-    __slots__ = ("_holders", "run")
+    __slots__ = ("_leases", "run")
 
-    def __init__(self, run: Run, holders: "set[Lease]") -> None:
+    def __init__(self, run: Run, leases: "Leases") -> None:
         self.run = run
-        self._holders = holders
-        holders.add(self)
+        self._leases = leases
 
     def release(self) -> None:
         """Give it back. Idempotent."""
-        self._holders.discard(self)
+        self._leases.strike(self)
+
+
+class Leases:
+    """The leases of one activation that are held."""
+
+    __slots__ = ("_held", "last_end")
+
+    def __init__(self) -> None:
+        self._held: set[Lease] = set()
+        self.last_end = -float("inf")
+        """When one was last given back, on trio's clock."""
+
+    def grant(self, run: Run) -> Lease:
+        """Enter a new lease."""
+        lease = Lease(run, self)
+        self._held.add(lease)
+        return lease
+
+    def strike(self, lease: Lease) -> None:
+        """Remove one that is given back; `Lease.release` calls this."""
+        if lease in self._held:
+            self._held.discard(lease)
+            self.last_end = trio.current_time()
+
+    def __len__(self) -> int:
+        return len(self._held)

@@ -3,7 +3,7 @@
 Everything slow happens in children that report back as messages; nothing here waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -23,20 +23,42 @@ log = structlog.get_logger("portico.runs")
 class Attempt:
     """A container being brought up: started anew, or an earlier run of it looked for."""
 
-    __slots__ = ("reattach", "run_id", "scope", "unwanted")
+    __slots__ = ("ending", "reattach", "run_id", "scope")
 
     def __init__(self, run_id: str, *, reattach: bool) -> None:
         self.run_id: Final = run_id
         self.reattach: Final = reattach
         self.scope: Final = trio.CancelScope()
-        self.unwanted = False
-        """True once the run is to be ended should it be found."""
+        self.ending: Callable[[Run], Awaitable[None]] | None = None
+        """How the run is to be ended should it be found; None while it is wanted."""
+
+
+class Falling:
+    """A run on its way to sleep."""
+
+    __slots__ = ("done", "failure")
+
+    def __init__(self) -> None:
+        self.done: Final = trio.Event()
+        """Nothing of it is up any more."""
+        self.failure: Exception | None = None
+        """What went wrong on the way."""
 
 
 class RunKeeper:
     """At most one run, and at most one being brought up."""
 
-    __slots__ = ("_children", "_nursery", "_report", "_sandbox", "_start_timeout_s", "_watching", "coming_up", "run")
+    __slots__ = (
+        "_children",
+        "_nursery",
+        "_report",
+        "_sandbox",
+        "_start_timeout_s",
+        "_watching",
+        "coming_up",
+        "run",
+        "up_since",
+    )
 
     def __init__(
         self,
@@ -61,6 +83,8 @@ class RunKeeper:
         self._report = report
         self._start_timeout_s = start_timeout_s
         self._watching: trio.CancelScope | None = None
+        self.up_since = trio.current_time()
+        """When the run came up, or when it was first possible to look for it, on trio's clock."""
         self.run: Run | None = None
         """The run that is up. Invariant: its id is the state's, whenever no turn is under way."""
         self.coming_up: Attempt | None = None
@@ -76,10 +100,10 @@ class RunKeeper:
         """Note that the report has arrived; bringing up may begin again."""
         self.coming_up = None
 
-    def call_off(self) -> None:
+    def call_off(self, ending: Callable[[Run], Awaitable[None]]) -> None:
         """Let nothing come of bringing up, as the run must not be; the report will be that it failed."""
         if self.coming_up is not None:
-            self.coming_up.unwanted = True
+            self.coming_up.ending = ending
             # An earlier run must be found before it can be ended.
             if not self.coming_up.reattach:
                 self.coming_up.scope.cancel()
@@ -91,18 +115,22 @@ class RunKeeper:
 
     async def wait_quiet(self) -> None:
         """Block until nothing is being brought up or ended any more."""
-        await self._children.wait_only(self._bring_up, stop)
+        await self._children.wait_only(self._bring_up, *_ENDINGS)
 
     def welcome(self, run: Run) -> None:
         """Keep a run that is ready, and watch over it."""
         self.run = run
+        self.up_since = trio.current_time()
         self._watching = trio.CancelScope()
         self._children.start_unminded(self._watch, run, self._watching)
 
-    def part_with(self, current: str | None) -> Run | None:
-        """Return the run, and forget it, unless it is the `current` one; call off a start that is not wanted."""
+    def part_with(self, current: str | None, ending: Callable[[Run], Awaitable[None]] | None = None) -> Run | None:
+        """Return the run, and forget it, unless it is the `current` one; call off a start that is not wanted.
+
+        An earlier run that is being looked for is ended by `ending`, or stopped, once it is found.
+        """
         if current is None:
-            self.call_off()
+            self.call_off(ending or stop)
         if self.run is None or self.run.run_id == current:
             return None
         run = self.run
@@ -112,6 +140,16 @@ class RunKeeper:
     def stop_soon(self, run: Run) -> None:
         """End a run that nobody needs any more."""
         self._children.start(stop, run)
+
+    def fall_asleep(self, run: Run) -> Falling:
+        """Put a run to sleep that was parted with. The next one is brought up only after that."""
+        falling = Falling()
+        self._children.start(_lull_and_tell, run, falling)
+        return falling
+
+    def end_absent(self, container: Container, run_id: str, ending: Callable[[Run], Awaitable[None]]) -> None:
+        """End a run that the log says was up, and that nobody has looked for since the activation began."""
+        self._children.start(_end_absent, container, run_id, self._nursery, ending)
 
     def let_go(self) -> None:
         """Forget the run without ending it: it is to be found again, or somebody else ends it."""
@@ -131,7 +169,7 @@ class RunKeeper:
         report: Report = RunFailed(run_id, "it was stopped while it came up")
         try:
             with attempt.scope, trio.fail_after(self._start_timeout_s):
-                await self._children.wait_only(stop)
+                await self._children.wait_only(*_ENDINGS)
                 if attempt.reattach:
                     run = await container.reattach(run_id, self._nursery)
                     report = RunGone(run_id, RunEnd.LOST) if run is None else RunReady(run)
@@ -149,8 +187,8 @@ class RunKeeper:
         if isinstance(report, RunReady):
             # It may have come up in the moment in which it was called off or given up.
             given_up = attempt.scope.cancel_called and not report.run.detachable
-            if attempt.unwanted or given_up:
-                await stop(report.run)
+            if attempt.ending is not None or given_up:
+                await (attempt.ending or stop)(report.run)
                 report = RunFailed(run_id, "it was stopped while it came up")
         self._report(report)
 
@@ -174,3 +212,41 @@ async def stop(run: Run) -> None:
     except Exception as error:  # noqa: BLE001  # logged, and the work goes on
         # Containers are other people's code.
         log.error("run did not stop", run=run.run_id, **where_raised(error))
+
+
+async def lull(run: Run) -> None:
+    """Put a run to sleep; what goes wrong is logged."""
+    try:
+        await run.sleep()
+    except Exception as error:  # noqa: BLE001  # logged, and the work goes on
+        # As in `stop`: the run is over all the same.
+        log.error("run did not fall asleep", run=run.run_id, **where_raised(error))
+
+
+async def _lull_and_tell(run: Run, falling: Falling) -> None:
+    """Child: put a run to sleep, and note how that went."""
+    try:
+        await run.sleep()
+    except Exception as error:  # noqa: BLE001  # logged, and told to who waits
+        log.error("run did not fall asleep", run=run.run_id, **where_raised(error))
+        falling.failure = error
+    finally:
+        falling.done.set()
+
+
+async def _end_absent(
+    container: Container, run_id: str, nursery: trio.Nursery, ending: Callable[[Run], Awaitable[None]]
+) -> None:
+    """Child: find an earlier run and end it."""
+    try:
+        run = await container.reattach(run_id, nursery)
+    except Exception as error:  # noqa: BLE001  # logged, and the work goes on
+        # Taken as "it is not there", as everywhere.
+        log.error("run cannot be looked for", run=run_id, **where_raised(error))
+        return
+    if run is not None:
+        await ending(run)
+
+
+# Children that the next run waits for.
+_ENDINGS: Final = (stop, _lull_and_tell, _end_absent)

@@ -14,10 +14,12 @@ from typing import Final
 
 import structlog
 import trio
+from msgspec import UNSET, UnsetType
 
 from actors.actor import Actor
 from actors.containers import address_containers, process_containers
 from actors.containers.base import ContainerFactory, Run
+from actors.core.budget import WakeBudget
 from actors.domains import Domains
 from actors.errors import SandboxNotFoundError, ShuttingDownError
 from actors.handle import Sandbox
@@ -89,6 +91,7 @@ class Runtime:
             clock=clock,
             rules=rules,
             limits=limits,
+            wakes=WakeBudget(limits.wakes_per_minute, limits.wakes_per_client_per_minute),
             forget=self._forget,
         )
 
@@ -100,6 +103,7 @@ class Runtime:
         open_ports: bool | None = None,
         when_asleep: AsleepPolicy | str | None = None,
         preview_auth: PreviewToken | None = None,
+        sleep_after: float | UnsetType | None = UNSET,
     ) -> Sandbox:
         """Return the sandbox of that name, made first if there is none.
 
@@ -111,6 +115,8 @@ class Runtime:
                 that is every port of this host's loopback, other programs' included: gate it with `preview_auth`.
             when_asleep: What a right credential meets while the container is not up.
             preview_auth: Make it private from its first moment: every visit must bear this token.
+            sleep_after: Seconds without a visit or a call of its owner's that uses it, after which it goes to sleep;
+                None: never. Unset: whatever it is, or what `Rules` say (ten minutes).
 
         Raises:
             InvalidNameError: The id is not of its form.
@@ -126,6 +132,7 @@ class Runtime:
             AsleepPolicy(when_asleep) if when_asleep is not None else None,
             preview_auth.digest() if preview_auth is not None else None,
             Seal(secrets.token_bytes(SEAL_BYTES)),
+            sleep_after,
         )
         await self._actor(name).call(command)
         return Sandbox(name, self)
@@ -156,10 +163,19 @@ class Runtime:
         actor = self._actors.get(sandbox)
         return None if actor is None else actor.admit_nowait(request)
 
-    async def admit(self, sandbox: SandboxId, request: VisitRequest) -> Visit | RefusedBecause:
+    async def admit(
+        self, sandbox: SandboxId, request: VisitRequest, *, client: str | None = None, size: int = 0
+    ) -> Visit | RefusedBecause:
         """Ask the sandbox's actor to let a visit in. The caller owns the visit and must `end` it.
 
         A sandbox that does not exist costs no actor. A refused visit wakes nothing.
+
+        Args:
+            sandbox: Whose.
+            request: Somebody at the door.
+            client: Who asks, for bounds on what one client may cause: an address, or the network of one subscriber;
+                None is not counted.
+            size: Bytes that are kept for the request while it waits for a wake.
 
         Raises:
             RetryableError: Overload, a breakage or shutdown: answer 503.
@@ -169,7 +185,10 @@ class Runtime:
         if not self.exists(sandbox):
             named = request.token is not None or request.binding is not None
             return RefusedBecause.INVALID_TOKEN if named else RefusedBecause.SANDBOX_NOT_FOUND
-        judged = await self._actor(sandbox).admit(request)
+        # A hostname that leads here no more must not wake what it led to.
+        if request.binding is not None and not self.domains.stands(request.binding):
+            return RefusedBecause.INVALID_TOKEN
+        judged = await self._actor(sandbox).admit(request, client=client, size=size)
         # It may have been unbound while the visit waited, when there was no visit yet to cut.
         if request.binding is not None and not self.domains.stands(request.binding):
             if isinstance(judged, Visit):

@@ -7,6 +7,7 @@ from pathlib import Path
 import trio
 
 from actors.containers.base import ContainerFactory
+from actors.core.budget import WakeBudget
 from actors.sandbox.decide import Rules
 from actors.sandbox.ids import SandboxId
 from actors.store import Store
@@ -24,6 +25,15 @@ class Limits:
     """Visits under way at once, so that one sandbox cannot use up the connections of all."""
     held_max: int = 1_000
     """Requests held while the container comes up."""
+    held_bytes_max: int = 64 * 2**20
+    """What is kept for them in all: their heads, and what was read behind those."""
+    held_per_client_max: int = 128
+    """Of these, for one client address. Twenty people behind one NAT, with the six connections that a browser opens to
+    a host; and it takes eight addresses to fill the room of one sandbox."""
+    wakes_per_minute: int = 10
+    """How often visitors may have one sandbox woken, at once and in each minute."""
+    wakes_per_client_per_minute: int = 30
+    """How often one client address may have sandboxes woken, over all of them."""
     rest_after_s: float = 30.0
     """Seconds without messages, visits or children after which an actor leaves memory."""
     wake_timeout_s: float = 90.0
@@ -55,5 +65,6 @@ class Surroundings:
     """Seconds since 1970-01-01 UTC. Not trio's clock: what is judged by it outlives the process."""
     rules: Rules
     limits: Limits
+    wakes: WakeBudget
     forget: Callable[[SandboxId], None]
     """Called in the step in which an actor's task ends."""

@@ -44,11 +44,16 @@ from proxy.core.hostname import (
 )
 from proxy.core.http1 import RequestHead, values
 from proxy.core.pages import Answer, Code, refusal
+from proxy.core.websocket import is_websocket_upgrade
 
 log = structlog.get_logger("portico.door")
 
 LABEL_FIELD: Final = b"portico-preview"
 """Names a preview to programs that cannot resolve its hostname; honoured on the base domain only."""
+
+
+READ_AHEAD_BYTES_MAX: Final = 64 * 1024
+"""What is read from a client while its request waits, to notice its end; then its own sending is held up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,10 @@ class MustWait:
     sandbox: SandboxId
     request: VisitRequest = field(repr=False)
     credential: Credential | None
+    size: int
+    """Bytes that are kept for the request while it waits: its head, and what may be read behind it."""
+    client: str | None = None
+    """Who asks, as far as that is counted."""
 
 
 class OwnPage(Enum):
@@ -177,7 +186,10 @@ class Door:
         except PorticoError as error:
             return answer_to_error(error, host.sandbox)
         if judged is None:
-            return MustWait(host.sandbox, request, credential)
+            # Only now, as it matters to those alone who may wake something.
+            if is_websocket_upgrade(head):
+                request = replace(request, websocket=True)
+            return MustWait(host.sandbox, request, credential, _head_size(head) + READ_AHEAD_BYTES_MAX)
         return _verdict(judged, host.sandbox, credential)
 
     async def admit(self, waiting: MustWait) -> Admitted | Answer:
@@ -188,7 +200,9 @@ class Door:
         judged: Visit | RefusedBecause | None = None
         try:
             with trio.move_on_after(self._wake_timeout_s):
-                judged = await self._runtime.admit(waiting.sandbox, waiting.request)
+                judged = await self._runtime.admit(
+                    waiting.sandbox, waiting.request, client=waiting.client, size=waiting.size
+                )
         except PorticoError as error:
             return answer_to_error(error, waiting.sandbox)
         if judged is None:
@@ -211,6 +225,10 @@ def _with_sessions(
     if not sessions and secret is None:
         return request
     return replace(request, sessions=sessions, share_secret=secret)
+
+
+def _head_size(head: RequestHead) -> int:
+    return len(head.target) + sum(len(name) + len(value) for name, _, value in head.fields)
 
 
 def answer_to_cut(visit: Visit, preview: Preview) -> Answer:

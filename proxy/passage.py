@@ -26,14 +26,12 @@ from proxy.core.http1 import BadRequestError, BadResponseError, RequestHead
 from proxy.core.pages import Answer, Code, refusal
 from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection, ServerEvent, Signal
 from proxy.core.websocket import GOING_AWAY, is_websocket_upgrade
+from proxy.door import READ_AHEAD_BYTES_MAX
 from proxy.options import Options
 from proxy.patience import Mark, Patience
 from proxy.relay import Relay, taken
 from proxy.transport import RECEIVE_BYTES, SocketTransport
 from proxy.upstream import Pool, Upstream, connect
-
-PIPELINED_BYTES_MAX: Final = 64 * 1024
-"""What is read ahead from a client while its request is being answered; then its own sending is held up."""
 
 HALF_CLOSED_GRACE_S: Final = 5.0
 """How long a client that has ended its sending, and is not being sent anything, is still taken to wait.
@@ -486,7 +484,7 @@ async def read_ahead(client: trio.abc.Stream, http: ServerConnection) -> bool:
     Raises:
         trio.BrokenResourceError, trio.ClosedResourceError: It is gone.
     """
-    while http.buffered < PIPELINED_BYTES_MAX:
+    while http.buffered < READ_AHEAD_BYTES_MAX:
         data = await client.receive_some(RECEIVE_BYTES)
         if not data:
             http.receive_eof()

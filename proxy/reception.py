@@ -5,11 +5,15 @@ connection of one client. It is worked out once; that saves a fifth of a proxied
 carries only one. Nothing here is a decision: whether a visit may enter is asked of the sandbox's actor each time.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from actors import HostHeader
 from proxy.application import Application
+from proxy.core.addresses import address_group
 from proxy.core.exchange import Exchange, ReadResponseHead
+from proxy.core.forwarded import read_node
 from proxy.core.headers import Forwarding, public_scheme
 from proxy.core.http1 import Limits, RequestHead, values
 from proxy.core.pages import Answer
@@ -56,7 +60,7 @@ class Routes:
 class Reception:
     """Reads one client's request heads: for whom they are, and what the service is to see of them."""
 
-    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "app", "door", "gatehouse", "peer")
+    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "_trusts", "app", "door", "gatehouse", "peer")
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Reception:
         peer: str,
         scheme: str,
         trusted: bool,
+        trusts: Callable[[str], bool],
         app: Application | None = None,
         gatehouse: Gatehouse | None = None,
     ) -> None:
@@ -79,7 +84,9 @@ class Reception:
             trusted: Whether the peer is a proxy whose word about the client counts.
             app: Answers what is for the base domain; None: nobody does.
             gatehouse: Answers for all connections of a router what previews' hosts answer themselves; None: nobody.
+            trusts: Says that of any address.
         """
+        self._trusts: Final = trusts
         self.door: Final = door
         self._routes: Final = routes
         self.app: Final = app
@@ -125,7 +132,20 @@ class Reception:
 
     def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait | OwnPage:
         """See `Door.admit_nowait`."""
-        return self.door.admit_nowait(preview, head)
+        judged = self.door.admit_nowait(preview, head)
+        return replace(judged, client=self._client(head)) if isinstance(judged, MustWait) else judged
+
+    def _client(self, head: RequestHead) -> str | None:
+        """Return who asks, as one client is counted; None if nobody can say."""
+        if not self._trusted:
+            return address_group(self.peer)
+        # From the right, past every proxy whose word counts: what is further left the client may have made up.
+        trail = b",".join(values(head.fields, b"x-forwarded-for")).split(b",")
+        for member in reversed(trail):
+            address = read_node(member.decode("latin-1")).address
+            if not self._trusts(address):
+                return address_group(address)
+        return None
 
     def forward(self, head: RequestHead, preview: Preview, admitted: Admitted) -> tuple[Forwarding, RequestHead]:
         """Return how the response's fields are passed on, and the head as the service shall see it."""

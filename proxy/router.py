@@ -153,6 +153,7 @@ class Router:
             peer=peer,
             scheme=scheme,
             trusted=trusted,
+            trusts=self._options.trusts,
             app=self._app,
             gatehouse=self._gatehouse,
         )

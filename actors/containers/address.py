@@ -99,6 +99,9 @@ class AddressContainer:
         """Return the run: what is there does not depend on us, so it is as much up as before."""
         return await self.start(run_id, nursery)
 
+    async def retire(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def remove(self) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -159,6 +162,9 @@ class AddressRun:
     async def stop(self) -> None:
         self._stopped.set()
         await trio.lowlevel.checkpoint()
+
+    async def sleep(self) -> None:
+        await self.stop()
 
     async def wait_stopped(self) -> str:
         await self._stopped.wait()

@@ -124,6 +124,15 @@ class Run(Protocol):
         Idempotent. Cancelling the polite wait goes on to force at once.
         """
 
+    async def sleep(self) -> None:
+        """End the run as `stop` does, and keep what it takes for `Container.start` to bring its services back.
+
+        Idempotent; a `stop` may follow. Whatever it raises, nothing can be reached through this run afterwards.
+
+        Raises:
+            ContainerError: Something could not be told or kept; the text says what.
+        """
+
     async def wait_stopped(self) -> str:
         """Block until the run has ended, by `stop` or by itself; return a reason for people."""
 
@@ -132,7 +141,7 @@ class Container(Protocol):
     """A sandbox's place."""
 
     async def start(self, run_id: str, nursery: trio.Nursery) -> Run:
-        """Bring the place up as a new run.
+        """Bring the place up as a new run, with the services that slept when the run before it did.
 
         Args:
             run_id: A name never used before.
@@ -147,6 +156,12 @@ class Container(Protocol):
         """Return the run of that name if it is still up, None if it is not (what it left is cleaned away).
 
         Raising is taken as None: a run that may still be up must be ended before it is given up.
+        """
+
+    async def retire(self) -> None:
+        """End what sleeps here, and forget what a wake would need: the sandbox was stopped for good. Idempotent.
+
+        Files that services wrote stay until `remove`. Called after the last run has stopped.
         """
 
     async def remove(self) -> None:

@@ -94,6 +94,9 @@ class ProcessContainer:
         """End what the run of an earlier server may have left. It is never up: its keeper ends with its server."""
         await end_leftovers(self._folder / "runs" / check_run_id(run_id))
 
+    async def retire(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def remove(self) -> None:
         await trio.to_thread.run_sync(remove_tree, self._folder)
 

@@ -220,6 +220,9 @@ class ProcessRun:
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
 
+    async def sleep(self) -> None:
+        await self.stop()
+
     async def wait_stopped(self) -> str:
         await self._ended.wait()
         return self._reason

@@ -36,6 +36,8 @@ from actors.sandbox.decide import DestroySandbox as DestroySandbox
 from actors.sandbox.decide import EndRun as EndRun
 from actors.sandbox.decide import ExposePort as ExposePort
 from actors.sandbox.decide import FireAlarm as FireAlarm
+from actors.sandbox.decide import Hibernate as Hibernate
+from actors.sandbox.decide import NoteExit as NoteExit
 from actors.sandbox.decide import RedeemShare as RedeemShare
 from actors.sandbox.decide import Refusal as Refusal
 from actors.sandbox.decide import RefusalReason as RefusalReason
@@ -43,6 +45,7 @@ from actors.sandbox.decide import RevokeShare as RevokeShare
 from actors.sandbox.decide import RotatePreviewAuth as RotatePreviewAuth
 from actors.sandbox.decide import Rules as Rules
 from actors.sandbox.decide import SetPreviewAuth as SetPreviewAuth
+from actors.sandbox.decide import SetSleepAfter as SetSleepAfter
 from actors.sandbox.decide import StopSandbox as StopSandbox
 from actors.sandbox.decide import UnexposePort as UnexposePort
 from actors.sandbox.decide import decide as decide
@@ -61,10 +64,12 @@ from actors.sandbox.events import RunStarted as RunStarted
 from actors.sandbox.events import SandboxCreated as SandboxCreated
 from actors.sandbox.events import SandboxDestroyed as SandboxDestroyed
 from actors.sandbox.events import SandboxStopped as SandboxStopped
+from actors.sandbox.events import ServiceExited as ServiceExited
 from actors.sandbox.events import ShareCreated as ShareCreated
 from actors.sandbox.events import ShareExpired as ShareExpired
 from actors.sandbox.events import ShareRedeemed as ShareRedeemed
 from actors.sandbox.events import ShareRevoked as ShareRevoked
+from actors.sandbox.events import SleepAfterSet as SleepAfterSet
 from actors.sandbox.ids import Port as Port
 from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken

@@ -38,6 +38,8 @@ class VisitRequest(msgspec.Struct, frozen=True, gc=False):
     binding: int | None = None
     """Of a custom hostname, which holds no token either: that its port is exposed is what opens. The number of its
     `DomainBinding`; whether that stands is for the runtime to say."""
+    websocket: bool = False
+    """A WebSocket handshake: it wakes only where its port says so."""
 
     def __repr__(self) -> str:
         return f"VisitRequest(port={self.port})"
@@ -76,6 +78,8 @@ class RefusedBecause(StrEnum):
     AUTH_INVALID = "AUTH_INVALID"
     SANDBOX_STOPPED = "SANDBOX_STOPPED"
     STALE_PREVIEW_URL = "STALE_PREVIEW_URL"
+    ASLEEP = "ASLEEP"
+    """A WebSocket handshake came, which wakes nothing: a page that was left open reconnects for ever."""
 
 
 class NeedsWake(msgspec.Struct, frozen=True):
@@ -129,7 +133,11 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
         if state.auth is not None and keys.sharing is None and _is_bare_preflight(request):
             # It was let pass without a credential, so it may not wake anything.
             return RefusedBecause.AUTH_REQUIRED
-        return NEEDS_WAKE if state.when_asleep is AsleepPolicy.WAKE else RefusedBecause.STALE_PREVIEW_URL
+        if state.when_asleep is not AsleepPolicy.WAKE:
+            return RefusedBecause.STALE_PREVIEW_URL
+        if request.websocket and (keys.exposure is None or not keys.exposure.wake_on_websocket):
+            return RefusedBecause.ASLEEP
+        return NEEDS_WAKE
     exposure, sharing = keys.exposure, keys.sharing
     if sharing is not None:
         generation = exposure.generation if exposure is not None else None

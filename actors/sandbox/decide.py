@@ -40,10 +40,12 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ServiceExited,
     ShareCreated,
     ShareExpired,
     ShareRedeemed,
     ShareRevoked,
+    SleepAfterSet,
 )
 from actors.sandbox.ids import EXPOSABLE_PORT_MIN, PORT_MAX, Port, PortToken, SandboxId, Seal, ShareId, shown_number
 from actors.sandbox.state import PreviewAuth, SandboxState, Status, port_of_token
@@ -60,6 +62,11 @@ SHARES_MAX: Final = 256
 
 SHARE_SECONDS_MAX: Final = 366 * 24 * 3600.0
 """A link that is to open for longer than a year is no share but a preview URL."""
+SLEEP_AFTER_S: Final = 600.0
+"""Unless the owner says otherwise: ten minutes, as in the reference (``sleepAfter``)."""
+
+SLEEP_AFTER_MIN_S: Final = 1.0
+"""Less would have a sandbox wake and sleep between the requests of one page."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -67,6 +74,8 @@ class Rules(msgspec.Struct, frozen=True):
 
     reserved_ports: frozenset[int] = frozenset({3000})
     """Never exposed: the reference keeps 3000 for its control plane, and so do its users' programs."""
+    sleep_after: float | None = SLEEP_AFTER_S
+    """For sandboxes whose owner does not say; None: never."""
 
 
 DEFAULT_RULES: Final = Rules()
@@ -93,6 +102,8 @@ class CreateSandbox(msgspec.Struct, frozen=True):
     """Sets the gate in the same step: a sandbox asked to be private is never open, not even for a moment."""
     seal: Seal | None = None
     """Freshly drawn, for a sandbox that is made; one that exists keeps its own."""
+    sleep_after: float | msgspec.UnsetType | None = msgspec.UNSET
+    """Seconds without use after which it goes to sleep; None: never. Unset: whatever it is, or the platform's."""
 
     def __post_init__(self) -> None:
         if self.preview_auth_digest is not None:
@@ -110,6 +121,8 @@ class ExposePort(msgspec.Struct, frozen=True):
     """None keeps the name it has."""
     host_header: HostHeader | None = None
     """None keeps the rule it has."""
+    wake_on_websocket: bool | None = None
+    """None keeps what it is."""
 
 
 class UnexposePort(msgspec.Struct, frozen=True):
@@ -188,6 +201,24 @@ class EndRun(msgspec.Struct, frozen=True):
     reason: RunEnd
 
 
+class NoteExit(msgspec.Struct, frozen=True):
+    """Record that a process of the current run has exited by itself. One of another run is no news: nothing."""
+
+    run_id: str
+    process: str
+    exit_code: int
+
+
+class Hibernate(msgspec.Struct, frozen=True):
+    """Put the sandbox to sleep: its run ends, and the next right request wakes it. Asleep already: nothing."""
+
+
+class SetSleepAfter(msgspec.Struct, frozen=True):
+    """Have it go to sleep after so many seconds without use; None: never."""
+
+    seconds: float | None
+
+
 class FireAlarm(msgspec.Struct, frozen=True):
     """Do whatever has fallen due by now. With nothing due: nothing, so that firing early or twice is harmless."""
 
@@ -211,6 +242,9 @@ Command = (
     | RevokeShare
     | BeginRun
     | EndRun
+    | NoteExit
+    | Hibernate
+    | SetSleepAfter
     | FireAlarm
     | StopSandbox
     | DestroySandbox
@@ -269,7 +303,7 @@ def decide(
         as wanted. Or a `Refusal`.
     """
     if isinstance(command, CreateSandbox):
-        return _create(state, command)
+        return _create(state, command, rules)
     if state is None or state.status is Status.DESTROYED:
         return _without_sandbox(command)
     match command:
@@ -296,6 +330,19 @@ def decide(
             return _stopped(state) or (RunStarted(command.run_id),)
         case EndRun():
             return (RunEnded(command.run_id, command.reason),) if state.run_id == command.run_id else ()
+        case NoteExit():
+            # Not once per run and process: one that is started again may exit again.
+            current = state.run_id == command.run_id
+            return (ServiceExited(command.run_id, command.process, command.exit_code),) if current else ()
+        case Hibernate():
+            if state.run_id is None:
+                return _stopped(state) or ()
+            return (RunEnded(state.run_id, RunEnd.SLEPT),)
+        case SetSleepAfter():
+            refusal = _stopped(state) or _check_sleep_after(command.seconds)
+            if refusal is not None:
+                return refusal
+            return (SleepAfterSet(command.seconds),) if state.sleep_after != command.seconds else ()
         case FireAlarm():
             return _fallen_due(state, now)
         case StopSandbox():
@@ -321,22 +368,27 @@ def _without_sandbox(command: Command) -> tuple[Event, ...] | Refusal:
     # Taking back what does not exist, and news of a run that outlived its sandbox, are not mistakes.
     if isinstance(command, RedeemShare):
         return _NO_SHARE
-    if isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | FireAlarm):
+    if isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | NoteExit | FireAlarm):
         return ()
     return Refusal(RefusalReason.NOT_FOUND, "there is no such sandbox")
 
 
-def _create(state: SandboxState | None, command: CreateSandbox) -> tuple[Event, ...] | Refusal:
+def _create(state: SandboxState | None, command: CreateSandbox, rules: Rules) -> tuple[Event, ...] | Refusal:
     if state is not None and state.status is Status.DESTROYED:
         return Refusal(RefusalReason.NOT_FOUND, f"sandbox {command.sandbox} is being destroyed; try again")
     if state is not None:
         return _agree(state, command)
+    sleep_after = rules.sleep_after if command.sleep_after is msgspec.UNSET else command.sleep_after
+    refusal = _check_sleep_after(sleep_after)
+    if refusal is not None:
+        return refusal
     created = SandboxCreated(
         command.sandbox,
         command.container or ContainerSpec(),
         bool(command.open_ports),
         command.when_asleep or AsleepPolicy.WAKE,
         command.seal,
+        sleep_after,
     )
     if command.preview_auth_digest is None:
         return (created,)
@@ -353,6 +405,9 @@ def _agree(state: SandboxState, command: CreateSandbox) -> tuple[Event, ...] | R
         if wanted is not None and wanted != actual:
             text = f"sandbox {state.sandbox} exists with {what}={actual!r}, not {wanted!r}"
             return Refusal(RefusalReason.MISMATCH, text)
+    if command.sleep_after is not msgspec.UNSET and command.sleep_after != state.sleep_after:
+        text = f"sandbox {state.sandbox} exists with sleep_after={state.sleep_after!r}, not {command.sleep_after!r}"
+        return Refusal(RefusalReason.MISMATCH, text)
     wanted_digest = command.preview_auth_digest
     if wanted_digest is not None and (state.auth is None or not hmac.compare_digest(state.auth.digest, wanted_digest)):
         return Refusal(RefusalReason.MISMATCH, f"sandbox {state.sandbox} exists with another preview auth")
@@ -381,13 +436,27 @@ def _expose(state: SandboxState, command: ExposePort, rules: Rules) -> tuple[Eve
         return Refusal(RefusalReason.FORBIDDEN, f"that token is already used by port {holder}")
     name = command.name if command.name is not None or current is None else current.name
     host_header = command.host_header or (current.host_header if current is not None else HostHeader.LOCALHOST)
-    if current is not None and (current.token, current.name, current.host_header) == (
-        token,
-        name,
-        host_header,
+    wakes = command.wake_on_websocket
+    if wakes is None:
+        wakes = current is not None and current.wake_on_websocket
+    wanted = (token, name, host_header, wakes)
+    if current is not None and wanted == (
+        current.token,
+        current.name,
+        current.host_header,
+        current.wake_on_websocket,
     ):
         return ()
-    return (PortExposed(port, token, name, host_header),)
+    return (PortExposed(port, *wanted),)
+
+
+def _check_sleep_after(seconds: float | None) -> Refusal | None:
+    # Also keeps out what is not a number; a bool is one in Python.
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is None or (number and SLEEP_AFTER_MIN_S <= seconds < math.inf):
+        return None
+    text = f"sleep_after is a number of seconds, {SLEEP_AFTER_MIN_S:g} or more, or None"
+    return Refusal(RefusalReason.INVALID, text)
 
 
 def _check_name(name: str | None) -> Refusal | None:

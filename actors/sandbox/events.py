@@ -82,6 +82,8 @@ class SandboxCreated(msgspec.Struct, frozen=True):
     seal: Seal | None = None
     """Of this life of the sandbox: what is signed with it is worth nothing to another of the same name. None: written
     before there were seals."""
+    sleep_after: float | None = None
+    """Seconds without use after which it goes to sleep; None: never, as those that were made before there was this."""
 
 
 class PortExposed(msgspec.Struct, frozen=True):
@@ -91,6 +93,8 @@ class PortExposed(msgspec.Struct, frozen=True):
     token: PortToken
     name: str | None = None
     host_header: HostHeader = HostHeader.LOCALHOST
+    wake_on_websocket: bool = False
+    """Whether a WebSocket handshake wakes the sandbox too. Pages that were left open reconnect for ever."""
 
 
 class PortUnexposed(msgspec.Struct, frozen=True):
@@ -110,6 +114,22 @@ class RunEnded(msgspec.Struct, frozen=True):
 
     run_id: str
     reason: RunEnd
+
+
+class ServiceExited(msgspec.Struct, frozen=True):
+    """A process of that run has exited by itself: nobody had asked it to. History only: the state is as it was."""
+
+    run_id: str
+    process: str
+    exit_code: int
+    """0 to 255, or minus the signal number that ended it."""
+
+
+class SleepAfterSet(msgspec.Struct, frozen=True):
+    """The sandbox goes to sleep after another time without use."""
+
+    seconds: float | None
+    """None: never."""
 
 
 class PreviewAuthSet(msgspec.Struct, frozen=True):
@@ -177,6 +197,8 @@ Event = (
     | PortUnexposed
     | RunStarted
     | RunEnded
+    | ServiceExited
+    | SleepAfterSet
     | PreviewAuthSet
     | PreviewAuthRotated
     | PreviewAuthGraceEnded
@@ -196,6 +218,8 @@ EVENT_NAMES: Final[Mapping[type[Event], tuple[str, int]]] = {
     PortUnexposed: ("port_unexposed", 1),
     RunStarted: ("run_started", 1),
     RunEnded: ("run_ended", 1),
+    ServiceExited: ("service_exited", 1),
+    SleepAfterSet: ("sleep_after_set", 1),
     PreviewAuthSet: ("preview_auth_set", 1),
     PreviewAuthRotated: ("preview_auth_rotated", 1),
     PreviewAuthGraceEnded: ("preview_auth_grace_ended", 1),

@@ -30,10 +30,12 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ServiceExited,
     ShareCreated,
     ShareExpired,
     ShareRedeemed,
     ShareRevoked,
+    SleepAfterSet,
     from_plain,
     to_plain,
 )
@@ -65,6 +67,8 @@ class Exposure(msgspec.Struct, frozen=True):
     is another exposure. Changes with the token, not with the name."""
     name: str | None = None
     host_header: HostHeader = HostHeader.LOCALHOST
+    wake_on_websocket: bool = False
+    """Whether a WebSocket handshake wakes the sandbox too."""
 
 
 class PreviousToken(msgspec.Struct, frozen=True):
@@ -119,6 +123,9 @@ class SandboxState(msgspec.Struct, frozen=True):
     shares: Mapping[str, Sharing] = {}
     """By id, oldest first. Invariant: none of their ids is a port's token."""
 
+    sleep_after: float | None = None
+    """Seconds without use after which it goes to sleep; None: never."""
+
     @property
     def in_grace(self) -> bool:
         """Whether an old bearer token still opens, or is still to be noted as ended."""
@@ -140,6 +147,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     # Not in version 1.
     seal: Seal | None = None
     shares: list[Sharing] = []
+    sleep_after: float | None = None
 
 
 def evolve(state: SandboxState | None, event: Event) -> SandboxState:
@@ -151,7 +159,14 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
     if isinstance(event, SandboxCreated):
         if state is not None:
             raise UnknownRecordError(f"{event.sandbox} was created twice")
-        return SandboxState(event.sandbox, event.container, event.open_ports, event.when_asleep, seal=event.seal)
+        return SandboxState(
+            event.sandbox,
+            event.container,
+            event.open_ports,
+            event.when_asleep,
+            seal=event.seal,
+            sleep_after=event.sleep_after,
+        )
     if state is None or state.status is Status.DESTROYED:
         raise UnknownRecordError(f"{type(event).__name__} for a sandbox that does not exist")
     match event:
@@ -171,6 +186,12 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
             if state.run_id != event.run_id:
                 raise UnknownRecordError(f"run {event.run_id} ended, but it was not the current one")
             return replace(state, run_id=None)
+        case ServiceExited():
+            if state.run_id != event.run_id:
+                raise UnknownRecordError(f"a process of run {event.run_id} exited, but it was not the current one")
+            return state
+        case SleepAfterSet():
+            return replace(state, sleep_after=event.seconds)
         case PreviewAuthSet():
             generation = state.generation + 1
             return replace(state, auth=PreviewAuth(event.digest, generation), generation=generation)
@@ -264,7 +285,7 @@ def _expose(state: SandboxState, event: PortExposed) -> SandboxState:
         kept = generation
     else:
         kept = current.generation
-    exposure = Exposure(event.port, event.token, kept, event.name, event.host_header)
+    exposure = Exposure(event.port, event.token, kept, event.name, event.host_header, event.wake_on_websocket)
     return replace(state, ports={**state.ports, event.port: exposure}, generation=generation)
 
 

@@ -29,14 +29,14 @@ from actors.testing.containers import FakeProcess as FakeProcess
 from actors.testing.containers import FakeProgram as FakeProgram
 from actors.testing.containers import FakeRun as FakeRun
 from actors.testing.containers import Handler as Handler
-from actors.testing.containers import Serve as Serve
-from actors.testing.containers import check_container as check_container
 from actors.testing.containers import fake_containers as fake_containers
 from actors.testing.machine import HeldVisit as HeldVisit
 from actors.testing.machine import SandboxMachine as SandboxMachine
 from actors.testing.memoryfiles import Keep as Keep
 from actors.testing.memoryfiles import MemoryFiles as MemoryFiles
 from actors.testing.plain import PlainSandbox as PlainSandbox
+from actors.testing.promises import Serve as Serve
+from actors.testing.promises import check_container as check_container
 from actors.testing.storage import Fault as Fault
 from actors.testing.storage import FaultyFiles as FaultyFiles
 from actors.testing.storage import FaultyStore as FaultyStore

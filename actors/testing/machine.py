@@ -48,12 +48,15 @@ from actors.sandbox.decide import (
     EndRun,
     ExposePort,
     FireAlarm,
+    Hibernate,
+    NoteExit,
     RedeemShare,
     Refusal,
     RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
+    SetSleepAfter,
     StopSandbox,
     UnexposePort,
     decide,
@@ -77,6 +80,7 @@ from actors.testing.strategies import (
     names,
     share_creations,
     share_redemptions,
+    sleeps,
     visit_requests,
 )
 
@@ -175,9 +179,8 @@ class SandboxMachine(RuleBasedStateMachine):
             self.state = self.evolve(self.state, event)
             self.log.append(event)
         self._note_generations()
-        assert isinstance(command, CreateSandbox | DestroySandbox | RedeemShare) or self.decide(command) == (), (
-            f"deciding {command!r} twice does nothing"
-        )
+        repeatable = not isinstance(command, CreateSandbox | DestroySandbox | RedeemShare | NoteExit)
+        assert not repeatable or self.decide(command) == (), f"deciding {command!r} twice does nothing"
         self._part_with_revoked()
         return decided
 
@@ -256,11 +259,20 @@ class SandboxMachine(RuleBasedStateMachine):
         token=st.none() | st.sampled_from(PORT_TOKENS),
         name=st.none() | names(),
         host_header=st.none() | st.sampled_from(HostHeader),
+        wakes=st.none() | st.booleans(),
     )
     def expose(
-        self, port: Port, minted: PortToken, token: PortToken | None, name: str | None, host_header: HostHeader | None
+        self,
+        port: Port,
+        minted: PortToken,
+        token: PortToken | None,
+        name: str | None,
+        host_header: HostHeader | None,
+        wakes: bool | None,
     ) -> None:
-        self.do(ExposePort(port, minted=minted, token=token, name=name, host_header=host_header))
+        self.do(
+            ExposePort(port, minted=minted, token=token, name=name, host_header=host_header, wake_on_websocket=wakes)
+        )
 
     @precondition(lambda self: self.state is not None and self.state.ports)
     @rule(data=st.data(), minted=minted_tokens(), name=st.none() | names(), own_token=st.booleans())
@@ -376,6 +388,27 @@ class SandboxMachine(RuleBasedStateMachine):
     def stale_news_of_a_run(self, reason: RunEnd) -> None:
         assert self.do(EndRun("run-0", reason)) == (), "the end of another run is no news"
 
+    @precondition(lambda self: self.state is not None and self.state.run_id is not None)
+    @rule(process=st.sampled_from(["web", "worker"]), exit_code=st.integers(-64, 255))
+    def service_exits(self, process: str, exit_code: int) -> None:
+        """Recorded, as often as it happens; nobody's visit ends by it."""
+        assert self.state is not None
+        assert self.state.run_id is not None
+        held = list(self.held)
+        self.do(NoteExit(self.state.run_id, process, exit_code))
+        assert self.held == held
+
+    @rule()
+    def hibernate(self) -> None:
+        self.do(Hibernate())
+        assert not self.held or not self.lives, "nobody stays while it sleeps"
+
+    @rule(seconds=sleeps())
+    def set_sleep_after(self, seconds: float | None) -> None:
+        held = list(self.held)
+        self.do(SetSleepAfter(seconds))
+        assert self.held == held, "how long it stays up without use is nothing to those who use it"
+
     @rule(seconds=st.sampled_from([0.25, 1.0, 30.0, 4000.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -464,18 +497,26 @@ class SandboxMachine(RuleBasedStateMachine):
             assert not plain.exists
             return
         told = {
-            int(port): (exposure.token.reveal(), exposure.name, str(exposure.host_header))
+            int(port): (
+                exposure.token.reveal(),
+                exposure.name,
+                str(exposure.host_header),
+                exposure.wake_on_websocket,
+            )
             for port, exposure in state.ports.items()
         }
-        assert told == {port: (item.token, item.name, item.host_header) for port, item in plain.ports.items()}
+        assert told == {
+            port: (item.token, item.name, item.host_header, item.wakes) for port, item in plain.ports.items()
+        }
         assert (state.status is Status.DESTROYED, state.status is Status.STOPPED) == (
             plain.destroyed,
             plain.stopped and not plain.destroyed,
         )
-        assert (state.run_id, state.open_ports, state.when_asleep) == (
+        assert (state.run_id, state.open_ports, state.when_asleep, state.sleep_after) == (
             plain.run_id,
             plain.open_ports,
             plain.when_asleep,
+            plain.sleep_after,
         )
         opening = [(secret.digest, secret.until) for secret in plain.secrets if self.now < secret.until]
         assert self._open_digests(state) == opening

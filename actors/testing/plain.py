@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
+
 from actors.sandbox.admission import VisitRequest
 from actors.sandbox.decide import (
     NAME_LENGTH_MAX,
@@ -24,11 +26,14 @@ from actors.sandbox.decide import (
     EndRun,
     ExposePort,
     FireAlarm,
+    Hibernate,
+    NoteExit,
     RedeemShare,
     RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
+    SetSleepAfter,
     StopSandbox,
     UnexposePort,
 )
@@ -42,6 +47,8 @@ class PlainPort(NamedTuple):
     """Another one whenever the port has another URL or was exposed anew."""
     name: str | None
     host_header: str
+    wakes: bool
+    """By a WebSocket handshake, too."""
 
 
 class PlainSecret(NamedTuple):
@@ -92,6 +99,7 @@ class PlainSandbox:
     container: tuple[str, dict[str, str | int | bool]] = ("process", {})
     open_ports: bool = False
     when_asleep: str = "wake"
+    sleep_after: float | None = None
     ports: dict[int, PlainPort] = field(default_factory=dict)
     secrets: list[PlainSecret] = field(default_factory=list)
     """The current one first, then one in its grace. Empty: no gate."""
@@ -109,7 +117,7 @@ class PlainSandbox:
         if isinstance(command, CreateSandbox):
             return self._create(command)
         if not self.exists or self.destroyed:
-            return isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | FireAlarm)
+            return isinstance(command, UnexposePort | RevokeShare | DestroySandbox | EndRun | NoteExit | FireAlarm)
         match command:
             case ExposePort():
                 return not self.stopped and self._expose(command)
@@ -133,6 +141,14 @@ class PlainSandbox:
                 self.run_id = self.run_id or command.run_id
             case EndRun():
                 self.run_id = None if self.run_id == command.run_id else self.run_id
+            case Hibernate():
+                if self.stopped:
+                    return False
+                self.run_id = None
+            case SetSleepAfter():
+                if self.stopped or not _is_sane_sleep(command.seconds):
+                    return False
+                self.sleep_after = command.seconds
             case FireAlarm():
                 self.secrets = [secret for secret in self.secrets if now < secret.until]
                 self._drop_expired(now)
@@ -153,9 +169,14 @@ class PlainSandbox:
                 wanted in (None, self.container)
                 and command.open_ports in (None, self.open_ports)
                 and command.when_asleep in (None, self.when_asleep)
+                and command.sleep_after in (msgspec.UNSET, self.sleep_after)
                 and (digest is None or (bool(self.secrets) and self.secrets[0].digest == digest))
             )
+        sleep_after = self.rules.sleep_after if command.sleep_after is msgspec.UNSET else command.sleep_after
+        if not _is_sane_sleep(sleep_after):
+            return False
         self.exists = True
+        self.sleep_after = sleep_after
         self.container = wanted or self.container
         self.open_ports = command.open_ports or False
         self.when_asleep = command.when_asleep or "wake"
@@ -178,7 +199,10 @@ class PlainSandbox:
             return False
         serial = old.serial if old is not None and old.token == token else self._serial()
         host_header = command.host_header or (old.host_header if old is not None else "localhost")
-        self.ports[port] = PlainPort(token, serial, name or (old.name if old is not None else None), host_header)
+        wakes = command.wake_on_websocket
+        if wakes is None:
+            wakes = old is not None and old.wakes
+        self.ports[port] = PlainPort(token, serial, name or (old.name if old is not None else None), host_header, wakes)
         return True
 
     def _set_secret(self, digest: bytes, until: float | None, now: float = 0.0) -> bool:
@@ -237,7 +261,12 @@ class PlainSandbox:
         if self.run_id is None:
             if self.secrets and self._is_bare_preflight(request) and self._share_opener(request, now) is None:
                 return "AUTH_REQUIRED"
-            return WAKE if self.when_asleep == "wake" else "STALE_PREVIEW_URL"
+            if self.when_asleep != "wake":
+                return "STALE_PREVIEW_URL"
+            by_name = request.token is not None or request.binding is not None
+            exposed = self.ports.get(request.port) if by_name else None
+            wakes = exposed is not None and exposed.wakes
+            return "ASLEEP" if request.websocket and not wakes else WAKE
         return IN
 
     def _judge_credential(self, request: VisitRequest, now: float) -> str | None:
@@ -321,3 +350,7 @@ class PlainSandbox:
             return any(share.serial == leaning.share_serial and now < share.until for share in self.shares.values())
         opening = {secret.serial for secret in self.secrets if now < secret.until}
         return not self.secrets or leaning.secret_serial in opening
+
+
+def _is_sane_sleep(seconds: float | None) -> bool:
+    return seconds is None or (not isinstance(seconds, bool) and 1 <= seconds < math.inf)

@@ -28,12 +28,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
+import msgspec
 from hypothesis import strategies as st
 
 from actors.sandbox.admission import VisitRequest
 from actors.sandbox.decide import (
     DEFAULT_RULES,
     NAME_LENGTH_MAX,
+    SLEEP_AFTER_S,
     BeginRun,
     Command,
     CreateSandbox,
@@ -42,12 +44,15 @@ from actors.sandbox.decide import (
     EndRun,
     ExposePort,
     FireAlarm,
+    Hibernate,
+    NoteExit,
     RedeemShare,
     Refusal,
     RevokeShare,
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
+    SetSleepAfter,
     StopSandbox,
     UnexposePort,
     decide,
@@ -145,6 +150,11 @@ def graces() -> st.SearchStrategy[float]:
     return st.sampled_from([0.0, 0.5, 30.0, 3600.0])
 
 
+def sleeps() -> st.SearchStrategy[float | None]:
+    """Draw times without use after which a sandbox sleeps: never, soon, the default."""
+    return st.sampled_from([None, 1.0, 60.0, SLEEP_AFTER_S])
+
+
 def creations() -> st.SearchStrategy[CreateSandbox]:
     """Draw the creation of the small world's sandbox, in all its variants."""
     return st.builds(
@@ -155,6 +165,7 @@ def creations() -> st.SearchStrategy[CreateSandbox]:
         st.none() | st.sampled_from(AsleepPolicy),
         st.none() | _digests(),
         st.none() | seals(),
+        st.just(msgspec.UNSET) | sleeps(),
     )
 
 
@@ -197,6 +208,7 @@ def changes() -> st.SearchStrategy[Command]:
         token=st.none() | st.sampled_from(PORT_TOKENS),
         name=st.none() | names(),
         host_header=st.none() | st.sampled_from(HostHeader),
+        wake_on_websocket=st.none() | st.booleans(),
     )
     return st.one_of(
         exposures,
@@ -208,7 +220,9 @@ def changes() -> st.SearchStrategy[Command]:
         st.builds(RevokeShare, st.sampled_from(SHARES)),
         st.builds(BeginRun, run_id),
         st.builds(EndRun, run_id, st.sampled_from(RunEnd)),
-        st.just(FireAlarm()),
+        st.builds(NoteExit, run_id, st.sampled_from(["web", "worker"]), st.integers(-64, 255)),
+        st.sampled_from([FireAlarm(), Hibernate()]),
+        st.builds(SetSleepAfter, sleeps()),
     )
 
 
@@ -241,17 +255,21 @@ def hostile_commands(rules: Rules = DEFAULT_RULES) -> st.SearchStrategy[Command]
             seals(),
             st.sampled_from([0.0, -1.0, math.inf, math.nan]),
         ),
+        st.builds(SetSleepAfter, st.sampled_from([-1.0, 0.0, 0.5, math.inf, math.nan, True])),
     )
 
 
 # Histories.
 
 
-# What comes last: half of the sandboxes are up in the end, as visits are to be made to them; of a stopped one, what is
-# left can still be taken back.
+# What comes first: a sandbox without ports has no door to be at.
+_OPENINGS: Final[Sequence[Sequence[Command]]] = ((), (ExposePort(PORTS[0], minted=PORT_TOKENS[0]),))
+
+# What comes last: half of the sandboxes are up in the end, as visits are to be made to them, and some are asleep; of a
+# stopped one, what is left can still be taken back.
 _ENDINGS: Final[Sequence[Sequence[Command]]] = (
     *[(BeginRun("run-1"),)] * 5,
-    (),
+    *[(Hibernate(),)] * 2,
     (StopSandbox(),),
     (StopSandbox(), UnexposePort(PORTS[0])),
     (DestroySandbox(),),
@@ -269,7 +287,8 @@ def histories(draw: st.DrawFn, *, max_size: int = 30) -> list[Event]:
     if not draw(st.booleans()):
         return []
     ending = draw(st.sampled_from(_ENDINGS))
-    wanted = [draw(creations()), *draw(st.lists(changes() | creations(), max_size=max_size)), *ending]
+    opening = draw(st.sampled_from(_OPENINGS))
+    wanted = [draw(creations()), *opening, *draw(st.lists(changes() | creations(), max_size=max_size)), *ending]
     state: SandboxState | None = None
     events: list[Event] = []
     now = NOW
@@ -293,6 +312,8 @@ def _meeting(command: Command, state: SandboxState | None, number: int) -> Comma
     if isinstance(command, RedeemShare) and state is not None and state.shares:
         sharing = state.shares.get(command.share, next(iter(state.shares.values())))
         return RedeemShare(sharing.share, sharing.port, command.digest)
+    if isinstance(command, NoteExit) and state is not None and state.run_id is not None:
+        return NoteExit(state.run_id, command.process, command.exit_code)
     return command
 
 
@@ -331,7 +352,10 @@ def visit_requests(draw: st.DrawFn, state: SandboxState | None = None, sessions:
     opening = [token.reveal().encode() for token in PREVIEW_TOKENS if token.digest() == digest]
     near_secret = st.sampled_from([None, b"", *secrets])
     preview_token = draw(st.one_of(st.sampled_from(opening or secrets), near_secret, near_secret | _ANY_BYTES))
-    preflight = draw(st.sampled_from([False, False, False, True]))
+    kind = draw(st.sampled_from(["plain", "plain", "preflight", "websocket"]))
     shown = draw(st.lists(st.sampled_from([*sessions, b"forged"]), max_size=2)) if sessions else []
     links = [None, b"", *(secret.reveal().encode() for secret in SHARE_SECRETS)]
-    return VisitRequest(port, token, preview_token, preflight, tuple(shown), draw(st.sampled_from(links)))
+    link = draw(st.sampled_from(links))
+    return VisitRequest(
+        port, token, preview_token, kind == "preflight", tuple(shown), link, websocket=kind == "websocket"
+    )

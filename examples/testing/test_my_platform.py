@@ -71,6 +71,9 @@ class InProcessContainer:
         await trio.lowlevel.checkpoint()
         return None
 
+    async def retire(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def remove(self) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -116,6 +119,9 @@ class InProcessRun:
         if self._conversations is not None:
             self._conversations.cancel_scope.cancel()
         await self._ended.wait()
+
+    async def sleep(self) -> None:
+        await self.stop()
 
     async def wait_stopped(self) -> str:
         await self._ended.wait()

@@ -29,6 +29,11 @@ WAKING_REFRESH_S: Final = 2
 """How often the waking page asks again, in seconds: each asking waits for the wake itself."""
 
 
+ASLEEP_RETRY_S: Final = 30
+"""When a WebSocket that wakes nothing is to ask again, in seconds. 503 and not 410: the preview will be back, and
+clients that give up at 410 would have to be told."""
+
+
 class Code(StrEnum):
     """Every code that an answer of ours to preview traffic can have."""
 
@@ -37,6 +42,7 @@ class Code(StrEnum):
     AUTH_REQUIRED = "AUTH_REQUIRED"
     AUTH_INVALID = "AUTH_INVALID"
     STALE_PREVIEW_URL = "STALE_PREVIEW_URL"
+    ASLEEP = "ASLEEP"
     WAKING = "WAKING"
     SANDBOX_STOPPED = "SANDBOX_STOPPED"
     NOT_LISTENING = "NOT_LISTENING"
@@ -117,6 +123,13 @@ _TABLE: Final[Mapping[Code, _Entry]] = MappingProxyType(
             "Preview URL is stale because the sandbox runtime is not active",
             "This preview is asleep",
             "Its owner has to start the sandbox again; then this address will work as before.",
+        ),
+        Code.ASLEEP: _Entry(
+            503,
+            "the sandbox is asleep, and a WebSocket does not wake it: load the page it belongs to",
+            "This preview is asleep",
+            "Load the page itself, and the sandbox wakes.",
+            _retry(ASLEEP_RETRY_S),
         ),
         Code.WAKING: _Entry(
             503,

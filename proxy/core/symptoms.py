@@ -67,6 +67,13 @@ _CAUSES: Final = {
             f"visits wake: get_sandbox({_sandbox(target)!r}, when_asleep='wake')"
         ),
     ),
+    Code.ASLEEP: _Cause(
+        Step.RUN,
+        "the sandbox is asleep, and a WebSocket handshake does not wake it",
+        lambda target: (
+            f"load the page first, or let it: await sandbox.expose_port({_port(target)}, wake_on_websocket=True)"
+        ),
+    ),
     Code.WAKING: _Cause(
         Step.RUN,
         "the sandbox did not wake within the time that a request is held for",

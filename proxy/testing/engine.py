@@ -64,13 +64,17 @@ class PreviewEngine:
         port: int = 8080,
         sandbox: str = "my-app",
         host_header: str | None = None,
+        wake_on_websocket: bool = True,
     ) -> str:
         """Let `handler` listen on a port of a sandbox, which is made if need be, and return the preview URL.
 
-        Without a handler nothing new listens there.
+        Without a handler nothing new listens there. A WebSocket handshake wakes by this port, other than by default:
+        a test of WebSockets need load no page first.
         """
         owned = await self.sandbox(sandbox)
-        exposed = await owned.expose_port(port, hostname=self.domain, host_header=host_header)
+        exposed = await owned.expose_port(
+            port, hostname=self.domain, host_header=host_header, wake_on_websocket=wake_on_websocket
+        )
         if handler is not None:
             self.container(sandbox).handlers[port] = handler
         return exposed.url

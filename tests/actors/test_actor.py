@@ -429,6 +429,8 @@ async def test_an_actor_leaves_a_run_that_can_be_found_again_but_not_its_visits_
     monkeypatch.setattr(FakeRun, "detachable", True)
     async with running(limits=Limits(rest_after_s=30)) as runtime:
         sandbox = await exposed(runtime)
+        # Else it would stay to put the run to sleep.
+        await sandbox.set_sleep_after(None)
         async with sandbox.running():
             await trio.sleep(100)
             assert runtime.statistics().actors == 1

@@ -92,7 +92,13 @@ def test_state_at_a_time_is_the_one_after_the_last_record_until_then() -> None:
 def test_token_of_an_event_is_masked_and_the_rest_is_plain() -> None:
     name, fields = describe_event(EXPOSED)
     assert name == "port_exposed"
-    assert fields == {"port": 8080, "token": MASK, "name": "web", "host_header": "localhost"}
+    assert fields == {
+        "port": 8080,
+        "token": MASK,
+        "name": "web",
+        "host_header": "localhost",
+        "wake_on_websocket": False,
+    }
 
 
 def test_digest_of_a_gate_is_masked() -> None:
@@ -107,5 +113,12 @@ def test_no_secret_is_left_anywhere_in_a_state() -> None:
     assert GATED.digest.hex() not in repr(described)
     assert repr(GATED.digest) not in repr(described)
     assert described["ports"] == [
-        {"port": 8080, "token": MASK, "generation": 1, "name": "web", "host_header": "localhost"}
+        {
+            "port": 8080,
+            "token": MASK,
+            "generation": 1,
+            "name": "web",
+            "host_header": "localhost",
+            "wake_on_websocket": False,
+        }
     ]

@@ -2,9 +2,9 @@
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.messages import Lease, Reply
+from actors.messages import Leases, Reply
 from actors.testing.containers import FakeContainer, FakeRun
 
 
@@ -69,11 +69,16 @@ async def test_an_answer_that_was_given_is_not_lost_to_a_cancellation_after_it(n
     assert not reply.abandoned
 
 
-def test_a_lease_is_held_until_it_is_released_and_may_be_released_twice() -> None:
-    holders: set[Lease] = set()
+async def test_a_lease_is_held_until_it_is_released_and_may_be_released_twice(autojump_clock: MockClock) -> None:
+    leases = Leases()
     run = FakeRun("run-1", FakeContainer({}))
-    lease, other = Lease(run, holders), Lease(run, holders)
-    assert holders == {lease, other}
+    lease, other = leases.grant(run), leases.grant(run)
+    assert len(leases) == 2
+    await trio.sleep(5)
     lease.release()
+    await trio.sleep(5)
     lease.release()
-    assert holders == {other}
+    assert len(leases) == 1
+    assert leases.last_end == trio.current_time() - 5, "giving back what was given back is nothing"
+    other.release()
+    assert len(leases) == 0

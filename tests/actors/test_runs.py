@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.children import Children
 from actors.messages import Report, RunFailed, RunGone, RunReady
-from actors.runs import RunKeeper
+from actors.runs import RunKeeper, stop
 from actors.sandbox.events import RunEnd
 from actors.sandbox.ids import SandboxId
 from actors.testing.containers import FakeContainer, FakeRun
@@ -114,7 +114,7 @@ async def test_a_start_that_is_called_off_is_reported_failed() -> None:
         s.container.hold_starts()
         s.keeper.bring_up(s.container, "run-1", reattach=False)
         await wait_all_tasks_blocked()
-        s.keeper.call_off()
+        s.keeper.call_off(stop)
         await s.keeper.wait_quiet()
         assert s.reports == [RunFailed("run-1", "it was stopped while it came up")]
         assert s.container.run is None
@@ -123,7 +123,7 @@ async def test_a_start_that_is_called_off_is_reported_failed() -> None:
 async def test_a_run_that_comes_up_in_the_moment_it_is_called_off_is_stopped() -> None:
     async with scene(StubbornContainer) as s:
         s.keeper.bring_up(s.container, "run-1", reattach=False)
-        s.keeper.call_off()
+        s.keeper.call_off(stop)
         await s.keeper.wait_quiet()
         assert s.reports == [RunFailed("run-1", "it was stopped while it came up")]
         assert ended(s.container.run)
@@ -141,7 +141,7 @@ async def test_a_run_that_is_not_wanted_any_more_is_found_and_stopped() -> None:
         s.container.hold_starts()
         s.keeper.bring_up(s.container, "run-1", reattach=True)
         await wait_all_tasks_blocked()
-        s.keeper.call_off()
+        s.keeper.call_off(stop)
         s.container.release_starts()
         await s.keeper.wait_quiet()
         assert s.reports == [RunFailed("run-1", "it was stopped while it came up")]

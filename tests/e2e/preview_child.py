@@ -72,7 +72,7 @@ async def obey(runtime: Runtime, command: list[object]) -> object:
 
 
 async def hostname(sandbox: Sandbox, port: int, domain: str | None = None) -> str:
-    return urlsplit((await sandbox.expose_port(port, hostname=domain)).url).netloc
+    return urlsplit((await sandbox.expose_port(port, hostname=domain, wake_on_websocket=True)).url).netloc
 
 
 async def end_run(sandbox: Sandbox) -> None:

@@ -31,6 +31,7 @@ from actors.messages import Done
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import NEEDS_WAKE, Admission, CutBecause, Grant, RefusedBecause, VisitRequest
 from actors.sandbox.decide import (
+    SLEEP_AFTER_S,
     BeginRun,
     Command,
     CreateSandbox,
@@ -38,9 +39,11 @@ from actors.sandbox.decide import (
     EndRun,
     ExposePort,
     FireAlarm,
+    Hibernate,
+    NoteExit,
     Refusal,
 )
-from actors.sandbox.events import Event, RunEnd
+from actors.sandbox.events import Event, RunEnd, RunEnded
 from actors.sandbox.state import SandboxState, Status, next_alarm
 from actors.surroundings import Limits
 from actors.testing.containers import FakeContainer, FakeContainers, FakeRun
@@ -48,7 +51,7 @@ from actors.testing.machine import HeldVisit, SandboxMachine
 from actors.testing.strategies import NOW, PORT_TOKENS, PORTS, SANDBOX, changes, creations
 from actors.visits import Visit
 
-LIMITS = Limits(rest_after_s=20.0, compact_records=7, compact_bytes=100)
+LIMITS = Limits(rest_after_s=20.0, compact_records=7, compact_bytes=100, wakes_per_minute=10**6)
 """So small that actors leave memory and logs are compacted many times in one life."""
 
 T = TypeVar("T")
@@ -73,12 +76,14 @@ class FakesOnCue(FakeContainers):
         super().__init__()
         self.may_remove = trio.Event()
         self.may_remove.set()
+        self.every: list[FakeContainer] = []
         self.start_error: str | None = None
 
     def __call__(self, context: ContainerContext, options: Mapping[str, object]) -> FakeContainer:
         # The model knows nothing of what options mean.
         container = LeavesOnCue(self)
         self.made[context.sandbox] = container
+        self.every.append(container)
         return container
 
 
@@ -215,6 +220,11 @@ class RealWorld:
             visit.on_cut(end)
         return admitted
 
+    @property
+    def starts(self) -> int:
+        """How often a container was asked to start since the runtime was opened."""
+        return sum(len(container.starts) for container in self.containers.every)
+
     def end_visit(self, visit: Visit) -> None:
         trio.from_thread.run_sync(visit.end, trio_token=self._token)
 
@@ -262,6 +272,8 @@ class RuntimeMachine(SandboxMachine):
         self.visits: dict[HeldVisit, Visit] = {}
         # The run of the state was up when the runtime crashed; the runtime will find that out when it is needed.
         self.lost = False
+        # When the model last saw somebody use the sandbox.
+        self.used_at = self.now
 
     def teardown(self) -> None:
         self.real.leave()
@@ -295,11 +307,33 @@ class RuntimeMachine(SandboxMachine):
         assert not isinstance(super().do(command), Refusal)
 
     def settle(self) -> None:
-        """Wait for the runtime, and follow it: an alarm that is due fires as soon as there is an actor."""
+        """Wait for the runtime, and follow it: an alarm that is due fires as soon as there is an actor.
+
+        And a sandbox that nobody uses goes to sleep.
+        """
         self.real.settle()
+        if self.held:
+            self.used_at = self.now
         due = next_alarm(self.state)
         if due is not None and due <= self.now and self.real.in_memory:
             self.model_does(FireAlarm())
+        self.follow_into_sleep()
+
+    def follow_into_sleep(self) -> None:
+        """See whether the runtime has put the sandbox to sleep for want of use; it must have had the right to."""
+        if self.state is None or self.state.run_id is None:
+            return
+        moments = self.real.history()
+        slept = RunEnded(self.state.run_id, RunEnd.SLEPT)
+        if any(moment.event == slept for moment in moments) or (moments and moments[-1].state.run_id is None):
+            allowed = self.state.sleep_after
+            assert allowed is not None, "it was never to sleep by itself"
+            assert not self.held, "it was put to sleep under a live visit"
+            assert self.now - self.used_at >= allowed, (
+                f"it was put to sleep {self.now - self.used_at} s after its last use"
+            )
+            self.model_does(Hibernate())
+            self.lost = False
 
     def let_an_overdue_alarm_fire(self) -> None:
         """Load the actor for it; otherwise it fires somewhere between the steps of bringing a run up."""
@@ -312,10 +346,13 @@ class RuntimeMachine(SandboxMachine):
         self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost(only_for=request)
         answer = super().visit(request)
+        starts = self.real.starts
         real = self.real.admit(request)
+        assert answer == NEEDS_WAKE or self.real.starts == starts, "only a right credential wakes"
         if answer == NEEDS_WAKE:
             assert isinstance(real, Visit), f"it was to be woken, not to answer {real}"
             self.model_does(BeginRun(real.run.run_id))
+            self.used_at = self.now
             answer = super().visit(request)
         if isinstance(answer, Grant):
             assert isinstance(real, Visit), f"it was to be let in, not to be refused: {real}"
@@ -365,12 +402,16 @@ class RuntimeMachine(SandboxMachine):
     def stale_news_of_a_run(self) -> None:
         """Not a rule here: the runtime's news of runs come from its containers."""
 
+    def service_exits(self) -> None:
+        """Not a rule here: as above."""
+
     @precondition(lambda self: self.lives)
     @rule()
     def begin_run(self) -> None:
         self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost()
         self.model_does(BeginRun(self.real.wake()))
+        self.used_at = self.now
         self.settle()
 
     @precondition(lambda self: self.lives and self.state.run_id is not None and not self.lost)
@@ -403,10 +444,14 @@ class RuntimeMachine(SandboxMachine):
         self.real.wall = self.now
         self.real.pass_time(seconds)
         self.settle()
+        if seconds > SLEEP_AFTER_S and self.lives and not self.held and self.real.in_memory:
+            assert self.state is not None
+            assert self.state.run_id is None or self.state.sleep_after is None, "nobody has used it for long enough"
 
     @precondition(lambda self: self.state is not None and not self.held and next_alarm(self.state) is None)
     @rule()
     def leave_memory(self) -> None:
+        self.pass_time(4000.0)
         if self.state is not None and self.state.run_id is not None and not self.lost and self.real.in_memory:
             self.end_run()
         self.pass_time(LIMITS.rest_after_s)
@@ -456,7 +501,7 @@ class RuntimeMachine(SandboxMachine):
     @rule(command=changes(), share=st.sampled_from([0.0, 0.01, 0.3, 0.5, 0.99, 1.0]))
     def crash_in_the_middle_of_a_change(self, command: Command, share: float) -> None:
         # The runtime begins and ends runs itself.
-        if not isinstance(command, BeginRun | EndRun):
+        if not isinstance(command, BeginRun | EndRun | NoteExit):
             self.crash_in_the_middle(command, share)
 
     @precondition(lambda self: self.state is None)

@@ -203,6 +203,35 @@ async def test_sleeping_sandbox_that_must_not_wake_is_stale(preview_engine: Prev
     assert preview_engine.container().starts == []
 
 
+async def test_websocket_wakes_nothing_unless_its_port_says_so(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(mirror(), wake_on_websocket=False)
+    sandbox = await preview_engine.sandbox()
+    with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
+        async with preview_engine.websocket(url):
+            pass
+    assert rejected.value.status_code == 503
+    assert (rejected.value.body or b"").startswith(b'{"error": "the sandbox is asleep')
+    assert preview_engine.container().starts == []
+    await sandbox.expose_port(8080, wake_on_websocket=True)
+    with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
+        async with preview_engine.websocket(url):
+            pass
+    assert rejected.value.status_code == 200, "it has reached the service, which speaks no WebSocket"
+    assert len(preview_engine.container().starts) == 1
+
+
+async def test_client_that_had_too_much_woken_is_told_to_come_later(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(respond(b"hello"))
+    sandbox = await preview_engine.sandbox()
+    for _ in range(SandboxLimits().wakes_per_minute):
+        assert (await preview_engine.get(url)).status == 200
+        await sandbox.hibernate()
+    answer = await preview_engine.get(url)
+    assert (answer.status, answer.code) == (503, "OVERLOADED")
+    assert answer.header("retry-after") is not None
+    assert len(preview_engine.container().starts) == SandboxLimits().wakes_per_minute
+
+
 async def test_stopped_sandbox_is_gone_for_good(preview_engine: PreviewEngine) -> None:
     url = await preview_engine.expose(respond(b"hello"))
     await (await preview_engine.sandbox()).stop()

@@ -125,7 +125,13 @@ async def test_programs_get_an_object_an_event_with_the_token_masked(folder: Pat
         "epoch": created["epoch"],
         "time": "1970-01-01T00:33:20+00:00",
         "event": "port_exposed",
-        "fields": {"port": 8080, "token": "****", "name": "[red]my web[/red]", "host_header": "localhost"},
+        "fields": {
+            "port": 8080,
+            "token": "****",
+            "name": "[red]my web[/red]",
+            "host_header": "localhost",
+            "wake_on_websocket": False,
+        },
     }
 
 

@@ -9,8 +9,9 @@ import trio.testing
 
 from actors import ContainerSpec, MemoryStore, NotListeningError, open_runtime
 from actors.testing.containers import FakeRun, Handler
+from proxy.door import READ_AHEAD_BYTES_MAX
 from proxy.options import Options
-from proxy.passage import HALF_CLOSED_GRACE_S, PIPELINED_BYTES_MAX
+from proxy.passage import HALF_CLOSED_GRACE_S
 from proxy.router import open_router
 from proxy.testing import (
     Asked,
@@ -318,7 +319,7 @@ async def test_client_that_pipelines_without_end_is_held_up(
             sent += 1024
     # What the kernel holds by itself comes on top.
     held = 16 * 1024 if preview_engine.sockets else 2048
-    assert PIPELINED_BYTES_MAX <= sent <= PIPELINED_BYTES_MAX + held
+    assert READ_AHEAD_BYTES_MAX <= sent <= READ_AHEAD_BYTES_MAX + held
 
 
 async def test_client_that_ended_its_sending_is_answered_if_it_does_not_take_long(

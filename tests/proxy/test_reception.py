@@ -2,12 +2,15 @@
 
 from urllib.parse import urlsplit
 
+import pytest
 import trio.testing
 
 from proxy.core.http1 import RequestHead
-from proxy.door import Admitted, Elsewhere, Preview
+from proxy.door import Admitted, Elsewhere, MustWait, Preview
 from proxy.reception import ROUTES_MAX, Reception, Routes
 from proxy.testing import PreviewEngine, respond
+
+PROXY = "192.0.2.7"
 
 
 def head_for(host: str, *fields: tuple[bytes, bytes]) -> RequestHead:
@@ -19,9 +22,15 @@ async def reception_of(engine: PreviewEngine, *, trusted: bool = False) -> tuple
     """Return a reception and the host of a preview that is awake."""
     url = await engine.expose(respond(b"hello"))
     await engine.get(url)
-    return Reception(engine.router._door, Routes(), peer="192.0.2.7", scheme="https", trusted=trusted), urlsplit(
-        url
-    ).netloc
+    reception = Reception(
+        engine.router._door,
+        Routes(),
+        peer=PROXY,
+        scheme="https",
+        trusted=trusted,
+        trusts=lambda address: address == PROXY,
+    )
+    return reception, urlsplit(url).netloc
 
 
 def visited(reception: Reception, head: RequestHead) -> Preview:
@@ -91,3 +100,29 @@ async def test_routes_are_bounded_and_the_oldest_goes(
     # Not another client's either.
     assert routes.get(b"1", "https", "192.0.2.8", False) is None
     assert routes.get(b"1", "http", "192.0.2.7", False) is None
+
+
+@pytest.mark.parametrize(
+    ("trusted", "trail", "client"),
+    [
+        (False, [], PROXY),
+        (False, ["203.0.113.9"], PROXY),
+        (True, ["203.0.113.9"], "203.0.113.9"),
+        (True, ["203.0.113.9, 192.0.2.7"], "203.0.113.9"),
+        (True, ["198.51.100.1", "203.0.113.9"], "203.0.113.9"),
+        (True, ["2001:db8:1:2::3"], "2001:db8:1:2::/64"),
+        (True, ["whoever"], None),
+        (True, [], None),
+    ],
+)
+async def test_who_waits_for_a_wake_is_counted_by_the_address_that_can_be_believed(
+    preview_engine: PreviewEngine, trusted: bool, trail: list[str], client: str | None
+) -> None:
+    reception, host = await reception_of(preview_engine, trusted=trusted)
+    await (await preview_engine.sandbox()).hibernate()
+    head = head_for(host, *((b"X-Forwarded-For", value.encode()) for value in trail))
+    preview = reception.locate(head)
+    assert isinstance(preview, Preview)
+    waiting = reception.admit_nowait(preview, head)
+    assert isinstance(waiting, MustWait)
+    assert waiting.client == client

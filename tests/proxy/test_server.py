@@ -30,7 +30,7 @@ async def expose(runtime: Runtime, containers: FakeContainers, handler: Handler)
     """Expose a service on the server's own domain, and return the URL."""
     sandbox = await runtime.get_sandbox("my-app", container="fake")
     containers.handlers[8080] = handler
-    return (await sandbox.expose_port(8080)).url
+    return (await sandbox.expose_port(8080, wake_on_websocket=True)).url
 
 
 async def dial(server: Server, host: str = "127.0.0.1") -> Client:

@@ -11,7 +11,7 @@ from actors.containers.base import ContainerContext, ProcessOptions, Run
 from actors.containers.places import Places
 from actors.errors import NotListeningError, UnsupportedError
 from actors.sandbox.ids import SandboxId
-from actors.testing.containers import check_container
+from actors.testing.promises import check_container
 
 
 def context(folder: Path) -> ContainerContext:

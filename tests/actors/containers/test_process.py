@@ -15,7 +15,7 @@ from actors.containers.base import ContainerContext, ProcessOptions, Run
 from actors.containers.process import RUNS_KEPT, ProcessContainer, process_containers, remove_tree
 from actors.errors import ContainerStartError, InvalidNameError, NotListeningError
 from actors.sandbox.ids import SandboxId
-from actors.testing.containers import check_container
+from actors.testing.promises import check_container
 
 from .conftest import Lifeline
 

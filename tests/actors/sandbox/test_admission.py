@@ -197,6 +197,21 @@ def test_only_a_right_credential_learns_that_nothing_is_up(
     assert admit(state, knock(token=OTHER, bearer=FIRST), NOW) is RefusedBecause.INVALID_TOKEN
 
 
+def test_websocket_handshake_wakes_only_where_its_port_says_so() -> None:
+    handshake = VisitRequest(WEB, STABLE, websocket=True)
+    assert admit(after(EXPOSED), handshake, NOW) is RefusedBecause.ASLEEP
+    assert admit(after(PortExposed(WEB, STABLE, wake_on_websocket=True)), handshake, NOW) is NEEDS_WAKE
+    assert admit(after(EXPOSED, UP), handshake, NOW) == Grant(WEB, "run-1", 1, None)
+    stale = created(when_asleep=AsleepPolicy.STALE)
+    assert admit(after(EXPOSED, first=stale), handshake, NOW) is RefusedBecause.STALE_PREVIEW_URL
+    assert admit(after(EXPOSED), VisitRequest(WEB, OTHER, websocket=True), NOW) is RefusedBecause.INVALID_TOKEN
+
+
+def test_websocket_handshake_by_the_built_in_form_wakes_nothing() -> None:
+    handshake = VisitRequest(WEB, None, websocket=True)
+    assert admit(after(first=created(open_ports=True)), handshake, NOW) is RefusedBecause.ASLEEP
+
+
 # Rotation and its grace.
 
 ROTATED = (EXPOSED, GATE, UP, PreviewAuthRotated(SECOND.digest()))

@@ -31,6 +31,8 @@ from actors.sandbox.decide import (
     EndRun,
     ExposePort,
     FireAlarm,
+    Hibernate,
+    NoteExit,
     RedeemShare,
     Refusal,
     RefusalReason,
@@ -38,6 +40,7 @@ from actors.sandbox.decide import (
     RotatePreviewAuth,
     Rules,
     SetPreviewAuth,
+    SetSleepAfter,
     StopSandbox,
     UnexposePort,
     check_exposable,
@@ -59,10 +62,12 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ServiceExited,
     ShareCreated,
     ShareExpired,
     ShareRedeemed,
     ShareRevoked,
+    SleepAfterSet,
 )
 from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 from actors.sandbox.state import SandboxState, evolve, fold
@@ -74,7 +79,7 @@ STABLE = PortToken("stable")
 OTHER = PortToken("other_token")
 ONE, TWO, THREE = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
 
-CREATED = SandboxCreated(APP, ContainerSpec())
+CREATED = SandboxCreated(APP, ContainerSpec(), sleep_after=600.0)
 WEB = PortExposed(Port(8080), STABLE)
 STOPPED = SandboxStopped()
 GONE = SandboxDestroyed()
@@ -82,6 +87,11 @@ GONE = SandboxDestroyed()
 
 def after(*events: Event) -> SandboxState | None:
     return fold([CREATED, *events])
+
+
+def created(decided: tuple[Event, ...] | Refusal) -> list[SandboxCreated]:
+    assert not isinstance(decided, Refusal)
+    return [event for event in decided if isinstance(event, SandboxCreated)]
 
 
 def assert_refused(
@@ -107,7 +117,24 @@ def test_creation_takes_its_defaults() -> None:
 def test_creation_with_a_gate_is_never_without_it() -> None:
     spec = ContainerSpec("address", {"host": "127.0.0.1"})
     command = CreateSandbox(APP, spec, True, AsleepPolicy.STALE, ONE)
-    assert decide(None, command, 0.0) == (SandboxCreated(APP, spec, True, AsleepPolicy.STALE), PreviewAuthSet(ONE))
+    assert decide(None, command, 0.0) == (
+        SandboxCreated(APP, spec, True, AsleepPolicy.STALE, sleep_after=600.0),
+        PreviewAuthSet(ONE),
+    )
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0, 86_400.0])
+def test_creation_says_after_what_time_without_use_it_sleeps(seconds: float | None) -> None:
+    (event,) = created(decide(None, CreateSandbox(APP, sleep_after=seconds), 0.0, Rules(sleep_after=5.0)))
+    assert event.sleep_after == seconds
+    (event,) = created(decide(None, CreateSandbox(APP), 0.0, Rules(sleep_after=seconds)))
+    assert event.sleep_after == seconds
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.9, -1.0, math.inf, math.nan, True])
+def test_time_without_use_that_is_none_is_refused(seconds: float) -> None:
+    assert_refused(None, CreateSandbox(APP, sleep_after=seconds), InvalidNameError, "sleep_after")
+    assert_refused(after(), SetSleepAfter(seconds), InvalidNameError, "sleep_after")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +144,7 @@ def test_creation_with_a_gate_is_never_without_it() -> None:
         CreateSandbox(APP, ContainerSpec()),
         CreateSandbox(APP, open_ports=False),
         CreateSandbox(APP, when_asleep=AsleepPolicy.WAKE),
+        CreateSandbox(APP, sleep_after=600),
         CreateSandbox(APP, preview_auth_digest=ONE),
     ],
 )
@@ -132,6 +160,7 @@ def test_creating_again_agrees_with_what_is_there(command: CreateSandbox, more: 
         (CreateSandbox(APP, ContainerSpec("process", {"a": 1})), "container"),
         (CreateSandbox(APP, open_ports=True), "open_ports"),
         (CreateSandbox(APP, when_asleep=AsleepPolicy.STALE), "when_asleep"),
+        (CreateSandbox(APP, sleep_after=None), "sleep_after"),
         (CreateSandbox(APP, preview_auth_digest=ONE), "preview auth"),
     ],
 )
@@ -323,6 +352,30 @@ def test_only_the_current_run_ends() -> None:
     assert decide(after(), EndRun("run-1", RunEnd.EXITED), 0.0) == ()
 
 
+def test_sandbox_is_put_to_sleep_once() -> None:
+    assert decide(after(RunStarted("run-1")), Hibernate(), 0.0) == (RunEnded("run-1", RunEnd.SLEPT),)
+    assert decide(after(), Hibernate(), 0.0) == ()
+
+
+def test_exit_of_a_process_is_recorded_each_time_but_of_the_current_run_only() -> None:
+    state = after(RunStarted("run-1"))
+    assert decide(state, NoteExit("run-1", "web", -9), 0.0) == (ServiceExited("run-1", "web", -9),)
+    assert decide(state, NoteExit("run-0", "web", -9), 0.0) == ()
+
+
+def test_time_without_use_is_set_once() -> None:
+    assert decide(after(), SetSleepAfter(None), 0.0) == (SleepAfterSet(None),)
+    assert decide(after(SleepAfterSet(None)), SetSleepAfter(None), 0.0) == ()
+    assert decide(after(), SetSleepAfter(600.0), 0.0) == ()
+
+
+def test_port_keeps_whether_websockets_wake_until_told_otherwise() -> None:
+    wakes = PortExposed(Port(8080), STABLE, wake_on_websocket=True)
+    assert decide(after(WEB), ExposePort(8080, minted=MINTED, wake_on_websocket=True), 0.0) == (wakes,)
+    assert decide(after(wakes), ExposePort(8080, minted=MINTED), 0.0) == ()
+    assert decide(after(wakes), ExposePort(8080, minted=MINTED, wake_on_websocket=False), 0.0) == (WEB,)
+
+
 # The end.
 
 
@@ -344,6 +397,8 @@ def test_sandbox_is_destroyed_stopped_or_not(more: tuple[Event, ...]) -> None:
         SetPreviewAuth(ONE),
         RotatePreviewAuth(ONE),
         BeginRun("run-1"),
+        Hibernate(),
+        SetSleepAfter(None),
     ],
 )
 def test_stopped_sandbox_says_so(command: Command) -> None:
@@ -358,6 +413,8 @@ def test_stopped_sandbox_says_so(command: Command) -> None:
         SetPreviewAuth(ONE),
         RotatePreviewAuth(ONE),
         BeginRun("run-1"),
+        Hibernate(),
+        SetSleepAfter(None),
         StopSandbox(),
     ],
 )
@@ -366,7 +423,10 @@ def test_there_is_nothing_to_change_without_a_sandbox(state: SandboxState | None
 
 
 @pytest.mark.parametrize("state", [None, after(GONE)])
-@pytest.mark.parametrize("command", [UnexposePort(8080), DestroySandbox(), EndRun("run-1", RunEnd.EXITED), FireAlarm()])
+@pytest.mark.parametrize(
+    "command",
+    [UnexposePort(8080), DestroySandbox(), EndRun("run-1", RunEnd.EXITED), NoteExit("run-1", "web", 1), FireAlarm()],
+)
 def test_taking_back_what_does_not_exist_is_no_mistake(state: SandboxState | None, command: Command) -> None:
     assert decide(state, command, 0.0) == ()
 
@@ -381,7 +441,8 @@ def test_what_is_decided_can_happen_and_happens_once(state: SandboxState | None,
         return
     for event in decided:
         state = evolve(state, event)
-    if not isinstance(command, CreateSandbox):
+    # What has exited may have been started again, and exit again.
+    if not isinstance(command, CreateSandbox | NoteExit):
         assert decide(state, command, now) == ()
 
 

@@ -24,10 +24,12 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ServiceExited,
     ShareCreated,
     ShareExpired,
     ShareRedeemed,
     ShareRevoked,
+    SleepAfterSet,
     decode,
     encode,
 )
@@ -36,12 +38,17 @@ from actors.testing.strategies import container_specs, histories
 
 DIGEST = bytes(range(32))
 
-# One of each, with the fields as logs hold them. These rows are what old logs are made of: they may be added to,
-# never changed.
+# One of each, with the fields as logs hold them. These rows are what logs are made of: fields may be added to them,
+# never changed; `OLD` has what logs were made of before.
 LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
     (
         SandboxCreated(
-            SandboxId("my-app"), ContainerSpec("process", {"shell": True}), True, AsleepPolicy.STALE, Seal(bytes(32))
+            SandboxId("my-app"),
+            ContainerSpec("process", {"shell": True}),
+            True,
+            AsleepPolicy.STALE,
+            Seal(bytes(32)),
+            60.0,
         ),
         (
             "sandbox_created",
@@ -52,16 +59,26 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
                 "open_ports": True,
                 "when_asleep": "stale",
                 "seal": bytes(32),
+                "sleep_after": 60.0,
             },
         ),
     ),
     (
-        PortExposed(Port(8080), PortToken("stable"), "web", HostHeader.PRESERVE),
-        ("port_exposed", 1, {"port": 8080, "token": "stable", "name": "web", "host_header": "preserve"}),
+        PortExposed(Port(8080), PortToken("stable"), "web", HostHeader.PRESERVE, True),
+        (
+            "port_exposed",
+            1,
+            {"port": 8080, "token": "stable", "name": "web", "host_header": "preserve", "wake_on_websocket": True},
+        ),
     ),
     (PortUnexposed(Port(8080)), ("port_unexposed", 1, {"port": 8080})),
     (RunStarted("run-1"), ("run_started", 1, {"run_id": "run-1"})),
     (RunEnded("run-1", RunEnd.LOST), ("run_ended", 1, {"run_id": "run-1", "reason": "lost"})),
+    (
+        ServiceExited("run-1", "web", -9),
+        ("service_exited", 1, {"run_id": "run-1", "process": "web", "exit_code": -9}),
+    ),
+    (SleepAfterSet(60.0), ("sleep_after_set", 1, {"seconds": 60.0})),
     (PreviewAuthSet(DIGEST), ("preview_auth_set", 1, {"digest": DIGEST})),
     (
         PreviewAuthRotated(DIGEST, 1.5),
@@ -89,6 +106,33 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
     (SandboxStopped(), ("sandbox_stopped", 1, {})),
     (SandboxDestroyed(), ("sandbox_destroyed", 1, {})),
 ]
+
+
+# As they were written before they had all their fields, and what they meant then.
+OLD: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
+    (
+        SandboxCreated(SandboxId("my-app"), ContainerSpec(), True, AsleepPolicy.STALE, None, None),
+        (
+            "sandbox_created",
+            1,
+            {
+                "sandbox": "my-app",
+                "container": {"kind": "process", "options": {}},
+                "open_ports": True,
+                "when_asleep": "stale",
+            },
+        ),
+    ),
+    (
+        PortExposed(Port(8080), PortToken("stable"), "web", HostHeader.PRESERVE, False),
+        ("port_exposed", 1, {"port": 8080, "token": "stable", "name": "web", "host_header": "preserve"}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "logged"), OLD, ids=lambda item: type(item).__name__)
+def test_event_of_an_older_log_means_what_it_meant(event: Event, logged: tuple[str, int, dict[str, object]]) -> None:
+    assert decode(*logged) == event
 
 
 @pytest.mark.parametrize(("event", "logged"), LOGGED, ids=lambda item: type(item).__name__)

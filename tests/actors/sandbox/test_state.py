@@ -207,7 +207,7 @@ def test_equal_states_have_equal_snapshots(state: SandboxState | None) -> None:
         assert snapshot(state) == snapshot(restore(SNAPSHOT_VERSION, snapshot(state)))
 
 
-ADDED = {"seal", "shares"}
+ADDED = {"seal", "shares", "sleep_after"}
 """Fields that snapshots of version 1 did not have."""
 
 
@@ -219,7 +219,16 @@ def test_snapshot_is_kept_as_ever() -> None:
         "open_ports": False,
         "when_asleep": "wake",
         "status": "active",
-        "ports": [{"port": 8080, "token": "stable", "generation": 1, "name": None, "host_header": "localhost"}],
+        "ports": [
+            {
+                "port": 8080,
+                "token": "stable",
+                "generation": 1,
+                "name": None,
+                "host_header": "localhost",
+                "wake_on_websocket": False,
+            }
+        ],
         "run_id": "run-1",
         "auth": {
             "digest": TWO,
@@ -229,6 +238,7 @@ def test_snapshot_is_kept_as_ever() -> None:
         "generation": 3,
         "seal": None,
         "shares": [],
+        "sleep_after": None,
     }
 
 
@@ -236,6 +246,21 @@ def test_snapshot_of_version_1_is_read() -> None:
     state = after(WEB, PreviewAuthSet(ONE), RunStarted("run-1"))
     fields = {name: value for name, value in snapshot(state).items() if name not in ADDED}
     assert restore(1, fields) == state
+
+
+def test_snapshot_of_before_there_was_sleep_is_of_a_sandbox_that_does_not_sleep() -> None:
+    old = {
+        "sandbox": "my-app",
+        "container": {"kind": "process", "options": {}},
+        "open_ports": False,
+        "when_asleep": "wake",
+        "status": "active",
+        "ports": [{"port": 8080, "token": "stable", "generation": 1, "name": None, "host_header": "localhost"}],
+        "run_id": "run-1",
+        "auth": None,
+        "generation": 1,
+    }
+    assert restore(1, old) == after(WEB, RunStarted("run-1"))
 
 
 @pytest.mark.parametrize("version", [0, 3, 1000])

@@ -320,7 +320,7 @@ async def _open_nursery() -> AsyncIterator[trio.Nursery]:
 
 async def _expose(runtime: Runtime, name: str, container: ContainerSpec, port: int) -> str:
     sandbox = await runtime.get_sandbox(SANDBOXES[name], container=container)
-    exposed = await sandbox.expose_port(port, hostname=BASE)
+    exposed = await sandbox.expose_port(port, hostname=BASE, wake_on_websocket=True)
     return exposed.url.removeprefix("https://").removesuffix("/")
 
 
