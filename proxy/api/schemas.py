@@ -7,6 +7,8 @@ an error. Answers may gain fields, so clients ignore the ones they do not know. 
 What a schema cannot say (a reserved port, an id that is taken otherwise) the state model decides, with its own words.
 """
 
+import atexit
+import gc
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -85,6 +87,12 @@ SignalNumber = Annotated[int, Meta(ge=1, le=64, description="A signal's number: 
 
 AsleepWord = Literal["wake", "stale"]
 HostHeaderWord = Literal["localhost", "preserve"]
+
+
+# msgspec 0.22 now and then ends the interpreter with SIGSEGV: when structs that hold each other are collected at its
+# exit, what is known of one's fields is freed after the field's own struct (StructInfo_dealloc in TypeNode_Free). What
+# is frozen is not collected; the process ends anyway.
+atexit.register(gc.freeze)
 
 
 class Request(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
