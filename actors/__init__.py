@@ -23,6 +23,7 @@ from actors.containers.base import ExecResult as ExecResult
 from actors.containers.base import ProcessOptions as ProcessOptions
 from actors.containers.base import ProcessStatus as ProcessStatus
 from actors.containers.base import Run as Run
+from actors.containers.places import Places as Places
 from actors.core.record import Tail as Tail
 from actors.domains import Domains as Domains
 from actors.errors import ActorBrokenError as ActorBrokenError

@@ -47,7 +47,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"bridge", "websockets"}),
         frozenset({"server", "asgi"}),
         frozenset({"testing", "host", "history", "explain"}),
-        frozenset({"doctor", "loadtest"}),
+        frozenset({"doctor", "loadtest", "domains"}),
         frozenset({"api"}),
         frozenset({"demo"}),
         frozenset({"client"}),

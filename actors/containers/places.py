@@ -4,7 +4,8 @@ Whoever may name a host for a sandbox must not thereby reach what only this mach
 the metadata service of a cloud, which hands out credentials to whoever asks from the right place (CWE-918). An
 address is judged once it is known, at each dial, as a name can lead somewhere else from one look-up to the next.
 
-Not refused are loopback and private addresses: that is where services of one's own are.
+Not refused are loopback and private addresses, as that is where services of one's own are; unless only public ones
+will do, for a name that a stranger chose.
 """
 
 import ipaddress
@@ -45,13 +46,18 @@ _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 class Places:
     """Which addresses may be dialled."""
 
-    def __init__(self, allow: Iterable[str | Network] = ()) -> None:
+    def __init__(self, allow: Iterable[str | Network] = (), *, public_only: bool = False) -> None:
         """Refuse what is said above, except `allow`: networks such as ``169.254.10.0/24``.
+
+        Args:
+            allow: What is let through all the same.
+            public_only: Refuse whatever is not reachable from everywhere, too (IANA's special-purpose registries).
 
         Raises:
             ValueError: One of them is no network.
         """
         self._allow: Final = tuple(ipaddress.ip_network(network) for network in allow)
+        self._public_only: Final = public_only
 
     def refusal(self, address: str) -> str | None:
         """Say why an address in its usual text form must not be dialled; None if it may be.
@@ -68,6 +74,8 @@ class Places:
             for network, reason in _NETWORKS:
                 if one in network:
                     return reason
+        if self._public_only and not all(one.is_global for one in meant):
+            return "a private address"
         return None
 
 

@@ -71,6 +71,20 @@ def test_ipv4_network_that_is_allowed_holds_for_its_ipv6_spellings() -> None:
     assert all(places.refusal(one) for one in in_ipv6(ipaddress.IPv4Address("169.254.11.9")))
 
 
+PRIVATE = "127.0.0.1 ::1 10.0.0.5 192.168.1.1 172.16.0.1 100.64.0.1 fd00::5 ::ffff:10.0.0.5 64:ff9b::10.0.0.5"
+
+
+@pytest.mark.parametrize("address", PRIVATE.split())
+def test_private_address_is_refused_where_only_public_ones_will_do(address: str) -> None:
+    assert Places(public_only=True).refusal(address) == "a private address"
+    assert Places(["::/0", "0.0.0.0/0"], public_only=True).refusal(address) is None
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111"])
+def test_public_address_is_let_through(address: str) -> None:
+    assert Places(public_only=True).refusal(address) is None
+
+
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4/8"])
 def test_what_is_no_address_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="does not appear"):
