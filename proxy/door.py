@@ -27,10 +27,9 @@ from actors import (
     VisitRequest,
 )
 from proxy.core.gate import is_own, sessions_shown, share_secret
-from proxy.core.headers import AmbiguousCredentialError, Credential, bearer_credential, is_preflight
+from proxy.core.headers import Credential, bearer_credential, is_preflight
 from proxy.core.hostname import (
     DEFAULT_PORTS,
-    BadHostError,
     BaseHost,
     BuiltInHost,
     CustomHost,
@@ -45,6 +44,7 @@ from proxy.core.hostname import (
 from proxy.core.http1 import RequestHead, values
 from proxy.core.pages import Answer, Code, refusal
 from proxy.core.websocket import is_websocket_upgrade
+from proxy.errors import AmbiguousCredentialError, BadHostError
 
 log = structlog.get_logger("portico.door")
 

@@ -21,7 +21,7 @@ from bench import _chart
 from bench.peers import install, machine, summary
 from bench.peers.proxies import ALL, Proxy
 from bench.peers.rounds import Setting, measure
-from bench.peers.summary import PORTICO, Report
+from bench.peers.summary import OURS, Report
 from bench.peers.workloads import IDLE, IDLE_MAX, Workload, workloads
 
 OUT: Final = install.HERE.parent / "results"
@@ -107,7 +107,7 @@ def _names(parser: argparse.ArgumentParser, text: str, known: Sequence[str]) -> 
 
 
 def _measure(workload: Workload, proxies: Sequence[Proxy], setting: Setting) -> Report:
-    subjects = [proxy for proxy in proxies if proxy.name == PORTICO or not workload.only_portico]
+    subjects = [proxy for proxy in proxies if proxy.name in OURS or not workload.only_portico]
     return Report(
         workload.name,
         workload.about,
@@ -130,13 +130,13 @@ def _print(console: Console, report: Report) -> None:
         for number in shown:
             table.add_column(summary.COLUMNS[number], justify="right" if number else "left", no_wrap=True)
         for line in lines:
-            table.add_row(*(line[number] for number in shown), style="bold" if line[0] == PORTICO else "")
+            table.add_row(*(line[number] for number in shown), style="bold" if line[0] in OURS else "")
         console.print(table)
         for name, reason in result.skipped.items():
             console.print(f"  no {name}: {reason}", highlight=False, markup=False)
-        if result.verdict is not None:
-            word = {True: "reached", False: "missed", None: "not judged"}[result.verdict.reached]
-            console.print(f"  goal: {result.verdict.goal}: {result.verdict.found}, {word}", highlight=False)
+        for verdict in result.verdicts:
+            word = {True: "reached", False: "missed", None: "not judged"}[verdict.reached]
+            console.print(f"  {verdict.proxy}: {verdict.goal}: {verdict.found}, {word}", highlight=False)
         console.print()
 
 

@@ -24,6 +24,9 @@ DEBIAN: Final = {"nginx": "usr/sbin/nginx", "haproxy": "usr/sbin/haproxy", "cadd
 NPM: Final = {"configurable-http-proxy": "5.3.0", "http-proxy": "1.18.1", "workerd": "1.20261117.1"}
 """Pinned, so that figures of different days are of the same programs."""
 
+COMPILED: Final = "portico, compiled"
+"""Portico's own packages as `make compiled` leaves them."""
+
 C_PROGRAMS: Final = ("service", "load")
 C_FLAGS: Final = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
@@ -39,7 +42,7 @@ class Peers:
     """What there is."""
 
     programs: dict[str, Path] = field(default_factory=dict)
-    """By name: those of `DEBIAN`, of `NPM` (the package's folder), ``node``."""
+    """By name: those of `DEBIAN`, of `NPM` (the package's folder), ``node``, `COMPILED` (the packages' folder)."""
     versions: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     """Why there is none, by name."""
@@ -74,6 +77,8 @@ def compile_programs(cache: Path = CACHE) -> dict[str, Path]:
 def install(wanted: set[str], cache: Path = CACHE) -> Peers:
     """Fetch those that are wanted and not there yet."""
     peers = Peers()
+    if COMPILED in wanted:
+        _note(peers, COMPILED, _compiled)
     for name in sorted(wanted & DEBIAN.keys()):
         _note(peers, name, functools.partial(_debian, name, cache))
     if wanted & NPM.keys():
@@ -89,6 +94,13 @@ def _note(peers: Peers, name: str, fetch: Callable[[], Path]) -> None:
         peers.programs[name] = fetch()
     except MissingError as error:
         peers.missing[name] = str(error)
+
+
+def _compiled() -> Path:
+    packages = HERE.parent.parent / ".compiled" / "packages"
+    if not packages.exists():
+        raise MissingError("not compiled: see what `make compiled` says")
+    return packages
 
 
 def _debian(name: str, cache: Path) -> Path:
@@ -143,6 +155,8 @@ def _note_versions(peers: Peers, cache: Path) -> None:
     asked = {"nginx": "-v", "haproxy": "-v", "caddy": "version", "node": "--version"}
     environment = {**os.environ, **libraries(cache)}
     for name, path in peers.programs.items():
+        if name == COMPILED:
+            continue
         if name in NPM:
             peers.versions[name] = NPM[name]
             continue

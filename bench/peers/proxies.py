@@ -19,7 +19,7 @@ from typing import Final
 
 from bench.peers import configs
 from bench.peers.children import ChildError, child, libraries, tail
-from bench.peers.install import CACHE, HERE, Peers
+from bench.peers.install import CACHE, COMPILED, HERE, Peers
 from bench.peers.scene import DOMAIN, Preview
 
 READY_S: Final = 30.0
@@ -79,10 +79,17 @@ class Running:
     """Where it writes what goes wrong."""
 
 
-def _portico(place: Place) -> Command:
+def _portico(place: Place, *, packages: Path | None = None) -> Command:
     sandboxes = len({preview.sandbox for preview in place.served})
-    parts = [sys.executable, "-m", "bench.peers.portico_server", str(place.port), str(sandboxes)]
-    return Command([*parts, *map(str, configs.ports_of(place.served))], {"PYTHONPATH": str(HERE.parent.parent)})
+    # -P: what is in the working folder does not come first.
+    parts = [sys.executable, "-P", "-m", "bench.peers.portico_server", str(place.port), str(sandboxes)]
+    paths = [*([] if packages is None else [packages]), HERE.parent.parent]
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return Command([*parts, *map(str, configs.ports_of(place.served))], environment)
+
+
+def _portico_compiled(place: Place) -> Command:
+    return _portico(place, packages=place.peers.find(COMPILED))
 
 
 def _nginx(place: Place, buffer: str = "4k") -> Command:
@@ -157,6 +164,7 @@ def _workerd(place: Place) -> Command:
 
 ALL: Final = (
     Proxy("portico", frozenset(), _portico),
+    Proxy("portico-c", frozenset({COMPILED}), _portico_compiled),
     Proxy("nginx", frozenset({"nginx"}), _nginx),
     Proxy(
         "nginx-64k",

@@ -15,6 +15,8 @@ from bench.peers.proxies import DIRECT
 from bench.peers.workloads import Case, Cost, Goal
 
 PORTICO: Final = "portico"
+OURS: Final = (PORTICO, "portico-c")
+"""As it is written, and compiled."""
 YARDSTICK: Final = "nginx"
 
 
@@ -65,6 +67,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 class Verdict(msgspec.Struct, frozen=True):
     """How Portico stands to a goal; None where what it is compared with was not measured."""
 
+    proxy: str
+    """Which of `OURS`."""
     goal: str
     found: str
     reached: bool | None
@@ -78,7 +82,7 @@ class CaseResult(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
     skipped: dict[str, str]
     """Why there is no row, by proxy."""
-    verdict: Verdict | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -142,12 +146,12 @@ def _ratio(taken: Sequence[Sample], yardstick: Sequence[Sample]) -> Spread | Non
     return Spread.of(ratios) if ratios else None
 
 
-def judge(goal: Goal, found: Sequence[Row], first: Sequence[Row] = ()) -> Verdict:
-    """Hold Portico's row against a goal; `first` are the rows of the workload's first case."""
+def judge(goal: Goal, found: Sequence[Row], first: Sequence[Row] = (), name: str = PORTICO) -> Verdict:
+    """Hold the row of `name` against a goal; `first` are the rows of the workload's first case."""
     by_name = {row.proxy: row for row in found}
-    ours = by_name.get(PORTICO)
+    ours = by_name.get(name)
     if ours is None or ours.cost is None:
-        return Verdict(goal.text, "not measured", None)
+        return Verdict(name, goal.text, "not measured", None)
     # (what was found, and whether it is enough; None where what it is compared with was not measured)
     checks: list[tuple[str, bool | None]] = []
     if goal.times_nginx is not None:
@@ -164,16 +168,16 @@ def judge(goal: Goal, found: Sequence[Row], first: Sequence[Row] = ()) -> Verdic
         else:
             text = f"{ours.cost.median:.1f} beside {goal.below}'s {other.cost.median:.1f}"
             checks.append((text, ours.cost.median < other.cost.median))
-    for bound, added, name in (
+    for bound, added, which in (
         (goal.added_p50_us, ours.added_p50_us, "p50"),
         (goal.added_p99_us, ours.added_p99_us, "p99"),
     ):
         if bound is not None:
             checks.append(
-                (f"{name} no {DIRECT}", None) if added is None else (f"{name} +{added:.0f} us", added <= bound)
+                (f"{which} no {DIRECT}", None) if added is None else (f"{which} +{added:.0f} us", added <= bound)
             )
     if goal.times_other is not None:
-        other = next((row for row in first if row.proxy == PORTICO), None)
+        other = next((row for row in first if row.proxy == name), None)
         if other is None or other.cost is None:
             checks.append(("no other case", None))
         else:
@@ -181,7 +185,7 @@ def judge(goal: Goal, found: Sequence[Row], first: Sequence[Row] = ()) -> Verdic
             checks.append((f"{ratio_to_other:.2f} times", ratio_to_other <= goal.times_other))
     answers = [answer for _, answer in checks]
     reached = False if False in answers else None if None in answers else True
-    return Verdict(goal.text, ", ".join(text for text, _ in checks), reached)
+    return Verdict(name, goal.text, ", ".join(text for text, _ in checks), reached)
 
 
 def conclude(
@@ -199,10 +203,15 @@ def conclude(
             case.cost.value,
             all_rows[case.name],
             dict(skipped[case.name]),
-            None if case.goal is None else judge(case.goal, all_rows[case.name], first),
+            () if case.goal is None else _verdicts(case.goal, all_rows[case.name], first),
         )
         for case in cases
     )
+
+
+def _verdicts(goal: Goal, found: Sequence[Row], first: Sequence[Row]) -> tuple[Verdict, ...]:
+    measured = [row.proxy for row in found if row.proxy in OURS]
+    return tuple(judge(goal, found, first, name) for name in OURS if name in measured) or (judge(goal, found, first),)
 
 
 COLUMNS: Final = ("proxy", "cost", "range", "x nginx", "per s", "p50 us", "p99 us", "added p50", "added p99", "noisy")
@@ -246,10 +255,10 @@ def panels(reports: Sequence[Report]) -> list[Panel]:
 def _added_bar(row: Row) -> Bar:
     assert row.added_p50_us is not None
     text = f"{row.added_p50_us:+,.0f}" + (f"  (p99 {row.added_p99_us:+,.0f})" if row.added_p99_us is not None else "")
-    return Bar(row.proxy, max(row.added_p50_us, 0.0), text, ours=row.proxy == PORTICO)
+    return Bar(row.proxy, max(row.added_p50_us, 0.0), text, ours=row.proxy in OURS)
 
 
 def _cost_bar(row: Row) -> Bar:
     assert row.cost is not None
     text = _number(row.cost.median) + (f"  ({row.ratio.median:.1f} x nginx)" if row.ratio else "")
-    return Bar(row.proxy, row.cost.median, text, row.cost.low, row.cost.high, row.proxy == PORTICO)
+    return Bar(row.proxy, row.cost.median, text, row.cost.low, row.cost.high, row.proxy in OURS)

@@ -20,7 +20,6 @@ from actors import CustomDomainRequiredError, Domain, InvalidNameError
 from proxy.core.headers import MASK
 from proxy.core.hostname import (
     DEFAULT_PORTS,
-    BadHostError,
     BuiltInHost,
     Host,
     HostKind,
@@ -30,6 +29,7 @@ from proxy.core.hostname import (
     parse_host,
 )
 from proxy.core.pages import Code, refusal
+from proxy.errors import BadHostError
 
 # {scheme as written: scheme of the HTTP connection under it}
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}

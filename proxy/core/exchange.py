@@ -9,7 +9,7 @@ when both messages are complete, both ends mean to keep it, and not one byte cam
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from proxy.core.body import (
     NO_TRAILERS,
@@ -51,7 +51,7 @@ ReadResponseHead = Callable[[bytes, Limits], ResponseHead]
 class UpstreamClosedError(Exception):
     """The service closed the connection before its response was complete."""
 
-    code = "UPSTREAM_CLOSED"
+    code: ClassVar[str] = "UPSTREAM_CLOSED"
 
     def __init__(self, text: str, *, mid_response: bool) -> None:
         super().__init__(text)

@@ -17,7 +17,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from actors import HostHeader, PorticoError
+from actors import HostHeader
 from proxy.core.fates import CONNECTION_FIELDS, Fate, request_fate, response_fate
 from proxy.core.forwarded import agreeing_trails
 from proxy.core.hostname import DEFAULT_PORTS, CustomHost, Host, PreviewHost, TokenHost
@@ -30,16 +30,10 @@ from proxy.core.http1 import (
     write_lines,
     write_request_head,
 )
+from proxy.errors import AmbiguousCredentialError
 
 MASK: Final = "****"
 """Stands for a token wherever a service might log it."""
-
-
-class AmbiguousCredentialError(PorticoError):
-    """A credential was sent more than once, and readers differ on which one counts: 400."""
-
-    code = "BAD_REQUEST"
-    status_code = 400
 
 
 class Credential(Enum):

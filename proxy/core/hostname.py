@@ -27,7 +27,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from actors import BUILT_IN_PREFIX, Domain, InvalidNameError, Port, PorticoError, PortToken, SandboxId
+from actors import BUILT_IN_PREFIX, Domain, InvalidNameError, Port, PortToken, SandboxId
+from proxy.errors import BadHostError
 
 NAME_LENGTH_MAX: Final = 253
 """The 255 octets of RFC 1035 section 2.3.4 as text: less the first length octet and the root's."""
@@ -51,13 +52,6 @@ _IPV6: Final = re.compile(r"\[([0-9a-f:.]{2,45})\]" + _PORT_PART)
 # a megabyte) that clients can fill with made-up names; failures are not kept.
 _sandbox_id = lru_cache(maxsize=2048)(SandboxId)
 _port = lru_cache(maxsize=1024)(Port.parse)
-
-
-class BadHostError(PorticoError):
-    """The bytes could not be the host of any URL: 400, and nothing is routed."""
-
-    code = "BAD_HOST"
-    status_code = 400
 
 
 class HostKind(Enum):

@@ -16,7 +16,7 @@ import enum
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import h11
 
@@ -62,7 +62,7 @@ class BadRequestError(Exception):
 class BadResponseError(Exception):
     """The service broke the protocol: 502, or a cut-off body when the response is already under way."""
 
-    code = "BAD_RESPONSE"
+    code: ClassVar[str] = "BAD_RESPONSE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,8 +297,8 @@ class ServerConnection:
         if self._eof:
             try:
                 body.eof()
-            except TruncatedBodyError as error:
-                raise BadRequestError(400, "BAD_REQUEST", str(error)) from error
+            except TruncatedBodyError as cut:
+                raise BadRequestError(400, "BAD_REQUEST", str(cut)) from cut
         return Signal.NEED_DATA
 
     def _end_request(self, trailers: Sequence[Field]) -> RequestEnded:

@@ -6,13 +6,13 @@ from typing import Final
 from actors import HostHeader
 from proxy.core.headers import (
     GATE_COOKIE_PREFIXES,
-    AmbiguousCredentialError,
     Credential,
     Forwarding,
     bearer_credential,
     public_scheme,
 )
 from proxy.core.http1 import Field, read_fields, write_block
+from proxy.errors import AmbiguousCredentialError
 from tests.fuzz.messages import PREVIEW, PUBLIC
 
 HOP_BY_HOP: Final = frozenset(

@@ -4,7 +4,6 @@ from typing import Final
 
 from actors import Domain
 from proxy.core.hostname import (
-    BadHostError,
     BaseHost,
     BuiltInHost,
     HostMatch,
@@ -14,6 +13,7 @@ from proxy.core.hostname import (
     match_label,
     parse_host,
 )
+from proxy.errors import BadHostError
 
 DOMAINS: Final = (Domain("example.com"), Domain("8080-a-b.example.com"), Domain("localhost"))
 _MATCHER: Final = Matcher(DOMAINS)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from actors import Domain, Port, PortToken, SandboxId, built_in_hostname, first_label
 from actors.sandbox.ids import RESERVED_SANDBOX_IDS
 from proxy.core.hostname import (
-    BadHostError,
     BuiltInHost,
     Matcher,
     NotOurs,
@@ -16,6 +15,7 @@ from proxy.core.hostname import (
     match_label,
     parse_host,
 )
+from proxy.errors import BadHostError
 
 DOMAINS = (Domain("example.com"), Domain("a.example.com"), Domain("localhost"))
 MATCHER = Matcher(DOMAINS)

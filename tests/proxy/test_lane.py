@@ -15,7 +15,6 @@ import trio.testing
 from actors.testing.containers import Handler
 from proxy.connection import First
 from proxy.core.body import ChunkedBody
-from proxy.core.headers import Forwarding
 from proxy.lane import RECEIVE_BYTES_MAX, Lane, Phase
 from proxy.options import Options
 from proxy.passage import Passage
@@ -373,7 +372,7 @@ async def test_cut_while_an_interim_response_is_half_sent_puts_no_answer_into_it
     assert b"INVALID_TOKEN" not in received
 
 
-@pytest.mark.parametrize("where", ["write_plain_request", "forward_request", "write_plain_response"])
+@pytest.mark.parametrize("where", ["proxy.reception.Reception.prepare", "proxy.lane.write_events"])
 async def test_bug_is_told_to_the_client_and_costs_nothing_else(
     where: str, engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
@@ -382,10 +381,8 @@ async def test_bug_is_told_to_the_client_and_costs_nothing_else(
 
     client, host = await open_lane(engine, respond(b"hello"))
     with monkeypatch.context() as patch:
-        patch.setattr(Forwarding, where, broken)
-        # One of the two ways to write a head.
-        fields = [("TE", "trailers")] if where == "forward_request" else []
-        await client.send_request("GET", "/", host, headers=fields)
+        patch.setattr(where, broken)
+        await client.send_request("GET", "/", host)
         assert (await client.read_response()).code == "INTERNAL"
     assert [event["error"] for event in logged if event["log_level"] == "error"] == ["ValueError"]
     assert engine.runtime.statistics().visits == 0

@@ -8,7 +8,6 @@ from actors import Domain, HostHeader, Port, PortToken, SandboxId
 from proxy.core.exchange import Exchange
 from proxy.core.headers import (
     GATE_COOKIE_PREFIXES,
-    AmbiguousCredentialError,
     Bearer,
     Credential,
     Forwarding,
@@ -22,6 +21,7 @@ from proxy.core.headers import (
 from proxy.core.hostname import BuiltInHost, PreviewHost, TokenHost, parse_host
 from proxy.core.http1 import NO_BODY, Field, RequestHead, values
 from proxy.core.lines import LineMemo
+from proxy.errors import AmbiguousCredentialError
 
 TOKEN = "k3v9x0q2m7t1z8aa"
 DOMAIN = Domain("example.com")

@@ -17,7 +17,6 @@ from actors import (
     preview_url,
 )
 from proxy.core.hostname import (
-    BadHostError,
     BaseHost,
     BuiltInHost,
     Host,
@@ -28,6 +27,7 @@ from proxy.core.hostname import (
     match_label,
     parse_host,
 )
+from proxy.errors import BadHostError
 
 EXAMPLE = Domain("example.com")
 DEEP = Domain("sub.deep.example.com")
