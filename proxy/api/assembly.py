@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import Domain, Runtime
-from proxy.api import administration, processes, sandboxes
+from proxy.api import administration, processes, sandboxes, shares
 from proxy.api.app import Api
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
 from proxy.api.keys import KeyRing
@@ -30,6 +30,12 @@ def make_api(runtime: Runtime, ring: KeyRing, domains: Sequence[str], folder: Pa
     described = Operation(
         "GET", "/openapi.json", "openapi", "This document.", describe, Need.NOTHING, {200: dict[str, Any]}
     )
-    operations = (*sandboxes.OPERATIONS, *processes.OPERATIONS, *administration.OPERATIONS, described)
+    operations = (
+        *sandboxes.OPERATIONS,
+        *shares.OPERATIONS,
+        *processes.OPERATIONS,
+        *administration.OPERATIONS,
+        described,
+    )
     document = write_document(operations, version("portico"))
     return Api(ground, operations)

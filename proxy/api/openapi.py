@@ -22,6 +22,7 @@ _PARTS: Final[Mapping[str, tuple[Any, str]]] = {
     "port": (schemas.PortNumber, "The port."),
     "process": (schemas.ProcessName, "The process."),
     "key": (str, "The key's id."),
+    "share": (str, "The share's id."),
     "exec": (schemas.ProcessName, "The session."),
 }
 """What stands in braces in paths."""

@@ -13,6 +13,7 @@ from actors import (
     PublicAddress,
     Runtime,
     SandboxState,
+    Share,
     Status,
     describe_event,
     describe_state,
@@ -40,6 +41,7 @@ def shown_sandbox(
         container=state.container.kind,
         open_ports=state.open_ports,
         when_asleep=state.when_asleep.value,
+        sleep_after=state.sleep_after,
         preview_auth=state.auth is not None,
         ports=shown_ports(state, runtime, secrets=secrets),
         preview_auth_token=preview_auth_token,
@@ -72,6 +74,13 @@ def shown_port(exposed: ExposedPort, host_header: HostHeader) -> schemas.Port:
         token=exposed.token,
         host_header=host_header.value,
         status=exposed.status.value,
+    )
+
+
+def shown_share(share: Share) -> schemas.Share:
+    """Return a share; its link is in it only if this very call has made it."""
+    return schemas.Share(
+        id=share.id, port=share.port, expires_at=shown_time(share.expires_at), once=share.once, url=share.url
     )
 
 

@@ -58,6 +58,7 @@ async def create_sandbox(call: Call) -> Reply:
             open_ports=body.open_ports,
             when_asleep=AsleepPolicy(body.when_asleep) if body.when_asleep is not None else None,
             preview_auth=token,
+            sleep_after=body.sleep_after,
         )
     except InvalidNameError:
         raise
@@ -83,8 +84,7 @@ async def list_sandboxes(call: Call) -> Reply:
 
 
 async def get_sandbox(call: Call) -> Reply:
-    state = await (await call.sandbox()).state()
-    shown = shown_sandbox(state, call.runtime, secrets=call.sees_secrets(call.sandbox_id))
+    shown = await _shown(call)
     return Reply(200, replace(shown, created_at=await _created_at(call)))
 
 
@@ -101,6 +101,16 @@ async def stop_sandbox(call: Call) -> Reply:
     return Reply(200, schemas.Closed(closed=await (await call.sandbox()).stop()))
 
 
+async def hibernate_sandbox(call: Call) -> Reply:
+    await (await call.sandbox()).hibernate()
+    return Reply(200, await _shown(call))
+
+
+async def wake_sandbox(call: Call) -> Reply:
+    await (await call.sandbox()).wake()
+    return Reply(200, await _shown(call))
+
+
 async def list_ports(call: Call) -> Reply:
     state = await (await call.sandbox()).state()
     ports = shown_ports(state, call.runtime, secrets=call.sees_secrets(call.sandbox_id))
@@ -112,7 +122,12 @@ async def expose_port(call: Call) -> Reply:
     sandbox = await call.sandbox()
     before = (await sandbox.state()).ports
     exposed = await sandbox.expose_port(
-        call.port, hostname=body.domain, name=body.name, token=body.token, host_header=body.host_header
+        call.port,
+        hostname=body.domain,
+        name=body.name,
+        token=body.token,
+        host_header=body.host_header,
+        wake_on_websocket=body.wake_on_websocket,
     )
     exposure = (await sandbox.state()).ports.get(Port(call.port))
     # None: taken back in the meantime; what this call was about is answered all the same.
@@ -146,6 +161,11 @@ async def _state_of(call: Call, sandbox: SandboxId) -> SandboxState | None:
         return await (await call.runtime.find_sandbox(sandbox)).state()
     except SandboxNotFoundError:
         return None
+
+
+async def _shown(call: Call) -> schemas.Sandbox:
+    state = await (await call.sandbox()).state()
+    return shown_sandbox(state, call.runtime, secrets=call.sees_secrets(call.sandbox_id))
 
 
 async def _created_at(call: Call) -> str | None:
@@ -207,6 +227,26 @@ OPERATIONS: Final = (
         Need.CHANGE,
         {200: schemas.Closed},
         (404,),
+    ),
+    Operation(
+        "POST",
+        f"{_AT}/hibernate",
+        "hibernateSandbox",
+        "Put a sandbox to sleep now; its live streams are cut.",
+        hibernate_sandbox,
+        Need.CHANGE,
+        {200: schemas.Sandbox},
+        (404, 410),
+    ),
+    Operation(
+        "POST",
+        f"{_AT}/wake",
+        "wakeSandbox",
+        "Bring a sandbox up; answered once it is.",
+        wake_sandbox,
+        Need.CHANGE,
+        {200: schemas.Sandbox},
+        (404, 410),
     ),
     Operation(
         "GET",

@@ -143,7 +143,7 @@ class CreateSandbox(Request, frozen=True, kw_only=True):
     """Whether `sb-…-p8080` hostnames reach every port without a token."""
     when_asleep: AsleepWord | None = None
     """What a visitor with a right credential meets while the sandbox is asleep."""
-    sleep_after: SomeSeconds | UnsetType | None = UNSET
+    sleep_after: Annotated[float, Meta(ge=1, le=SECONDS_MAX)] | UnsetType | None = UNSET
     """Idle seconds after which it goes to sleep; null: never."""
     preview_auth: PreviewAuthRequest | None = None
     """Makes it private from its first moment. One that exists already must have just that token."""

@@ -10,14 +10,14 @@ AT = "/v1/sandboxes/my-app"
 
 
 async def test_sandbox_is_made_once_and_agreed_upon_after_that(stage: Stage) -> None:
-    made = await stage.make(open_ports=False, when_asleep="stale")
+    made = await stage.make(open_ports=False, when_asleep="stale", sleep_after=60)
     assert made == {
         "id": "my-app",
         "status": "asleep",
         "container": "fake",
         "open_ports": False,
         "when_asleep": "stale",
-        "sleep_after": None,
+        "sleep_after": 60.0,
         "preview_auth": False,
         "ports": [],
         "created_at": None,
@@ -93,6 +93,16 @@ async def test_token_of_another_port_is_refused(stage: Stage) -> None:
     await stage.make()
     await stage.got("PUT", f"{AT}/ports/8080", {"token": "shared"}, status=201)
     await stage.refused(409, "SECURITY", "PUT", f"{AT}/ports/8081", {"token": "shared"})
+
+
+async def test_sandbox_is_put_to_sleep_and_woken(stage: Stage) -> None:
+    assert (await stage.make(sleep_after=None))["sleep_after"] is None
+    for _ in range(2):
+        assert (await stage.got("POST", f"{AT}/wake"))["status"] == "running"
+    for _ in range(2):
+        assert (await stage.got("POST", f"{AT}/hibernate"))["status"] == "asleep"
+    await stage.got("POST", f"{AT}/stop")
+    await stage.refused(410, "SANDBOX_STOPPED", "POST", f"{AT}/wake")
 
 
 async def test_url_is_built_on_the_domain_that_is_asked_for(stage: Stage) -> None:

@@ -1,0 +1,64 @@
+"""Calls about shares: links that open one port for a while, past any gate."""
+
+from typing import Final
+
+from actors import ShareNotFoundError
+from proxy.api import schemas
+from proxy.api.calls import Call, Need, Operation, Reply
+from proxy.api.present import shown_share
+
+
+async def create_share(call: Call) -> Reply:
+    body: schemas.CreateShare = call.body
+    share = await (await call.sandbox()).share(call.port, expires_in=body.expires_in, once=body.once)
+    return Reply(201, shown_share(share))
+
+
+async def list_shares(call: Call) -> Reply:
+    shares = await (await call.sandbox()).list_shares(call.port)
+    return Reply(200, schemas.ShareList(shares=[shown_share(share) for share in shares]))
+
+
+async def revoke_share(call: Call) -> Reply:
+    sandbox, wanted = await call.sandbox(), call.path["share"]
+    if not any(share.id == wanted for share in await sandbox.list_shares(call.port)):
+        raise ShareNotFoundError("this port has no such share (any more)")
+    return Reply(200, schemas.Closed(closed=await sandbox.revoke_share(wanted)))
+
+
+_AT: Final = "/v1/sandboxes/{id}/ports/{port}/shares"
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        _AT,
+        "createShare",
+        "Make a link that opens an exposed port, past any gate, until it ends.",
+        create_share,
+        Need.CHANGE,
+        {201: schemas.Share},
+        (404, 409, 410),
+        body=schemas.CreateShare,
+    ),
+    Operation(
+        "GET",
+        _AT,
+        "listShares",
+        "List the links of a port that stand, without their secrets.",
+        list_shares,
+        Need.LOOK,
+        {200: schemas.ShareList},
+        (404,),
+    ),
+    Operation(
+        "DELETE",
+        f"{_AT}/{{share}}",
+        "revokeShare",
+        "Take a link back; answered once the streams that came by it are cut.",
+        revoke_share,
+        Need.CHANGE,
+        {200: schemas.Closed},
+        (404,),
+    ),
+)
+"""All of them."""

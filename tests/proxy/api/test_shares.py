@@ -1,0 +1,27 @@
+"""Calls about shares."""
+
+from proxy.testing import respond
+from tests.proxy.api.stage import Stage
+
+AT = "/v1/sandboxes/my-app/ports/8080"
+
+
+async def test_share_opens_a_private_preview_until_it_is_revoked(stage: Stage) -> None:
+    await stage.make(preview_auth={})
+    await stage.got("PUT", AT, status=201)
+    stage.engine.container().handlers[8080] = respond()
+    share = await stage.got("POST", f"{AT}/shares", {"expires_in": 60, "once": True}, status=201)
+    assert (share["port"], share["once"]) == (8080, True)
+    # The link signs its holder in, and leads to the preview from there.
+    opened = await stage.engine.request("POST", share["url"], body=b"")
+    assert opened.status == 303, opened
+    [listed] = (await stage.got("GET", f"{AT}/shares"))["shares"]
+    assert listed == {**share, "url": None}
+    assert await stage.got("DELETE", f"{AT}/shares/{share['id']}") == {"closed": 0}
+    assert (await stage.got("GET", f"{AT}/shares"))["shares"] == []
+    await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"{AT}/shares/{share['id']}")
+
+
+async def test_port_that_is_not_exposed_cannot_be_shared(stage: Stage) -> None:
+    await stage.make()
+    await stage.refused(400, "INVALID_NAME", "POST", f"{AT}/shares", {"expires_in": 60})
