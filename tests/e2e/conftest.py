@@ -7,6 +7,7 @@ trio must not run inside it. The server under test is a subprocess, as it is for
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +33,15 @@ CHROMIUM_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port where nobody listens, for a service of a sandbox, which shares this machine's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+    return number
 
 
 @dataclass

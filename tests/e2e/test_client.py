@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -42,15 +41,6 @@ def url(start_python: "StartProgram", tmp_path: Path) -> Iterator[str]:
     assert TOKEN not in "".join(server.output)
 
 
-@pytest.fixture
-def port() -> int:
-    """A port where nobody listens, for a service of a sandbox, which shares this machine's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-    return number
-
-
 def visit(preview: str, token: str | None = None) -> int:
     """GET a preview as a browser would, with the address dialled and not looked up; return the status."""
     parts = urlsplit(preview)
@@ -67,22 +57,22 @@ def service(port: int) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_sandbox_lives_its_life_over_http(backend: str, url: str, port: int) -> None:
+def test_sandbox_lives_its_life_over_http(backend: str, url: str, free_port: int) -> None:
     async def main() -> None:
         async with AsyncClient(url, api_key=KEY) as client:
             assert (await client.health()).status == "ok"
             sandbox = await client.get_sandbox("my-app", container="process")
             assert [found.id for found in await client.list_sandboxes()] == ["my-app"]
 
-            process = await sandbox.start_process(service(port), env={"GREETING": "hello"}, id="web")
-            await process.wait_for_port(port)
-            exposed = await sandbox.expose_port(port, name="web")
+            process = await sandbox.start_process(service(free_port), env={"GREETING": "hello"}, id="web")
+            await process.wait_for_port(free_port)
+            exposed = await sandbox.expose_port(free_port, name="web")
             assert exposed.url is not None
             assert exposed.token is not None
             assert await anyio.to_thread.run_sync(visit, exposed.url) == 200
-            assert (await sandbox.expose_port(port)).url == exposed.url
-            assert await sandbox.is_port_exposed(port)
-            assert await sandbox.validate_port_token(port, exposed.token)
+            assert (await sandbox.expose_port(free_port)).url == exposed.url
+            assert await sandbox.is_port_exposed(free_port)
+            assert await sandbox.validate_port_token(free_port, exposed.token)
 
             assert (await sandbox.set_preview_auth(TOKEN)).token == TOKEN
             assert await anyio.to_thread.run_sync(visit, exposed.url) == 401
@@ -93,7 +83,7 @@ def test_sandbox_lives_its_life_over_http(backend: str, url: str, port: int) -> 
             assert await anyio.to_thread.run_sync(visit, exposed.url, TOKEN) == 401
             assert await anyio.to_thread.run_sync(visit, exposed.url, rotated.token) == 200
 
-            assert await sandbox.unexpose_port(port) == 0
+            assert await sandbox.unexpose_port(free_port) == 0
             assert await sandbox.get_exposed_ports() == []
             assert await anyio.to_thread.run_sync(visit, exposed.url, rotated.token) == 404
 
@@ -113,7 +103,7 @@ def test_sandbox_lives_its_life_over_http(backend: str, url: str, port: int) -> 
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_refusals_are_the_exceptions_of_the_embedding_api(backend: str, url: str, port: int) -> None:
+def test_refusals_are_the_exceptions_of_the_embedding_api(backend: str, url: str, free_port: int) -> None:
     async def main() -> None:
         async with AsyncClient(url, api_key=KEY) as client:
             sandbox = await client.get_sandbox("my-app")
@@ -123,14 +113,14 @@ def test_refusals_are_the_exceptions_of_the_embedding_api(backend: str, url: str
                 with pytest.raises(SecurityError):
                     await sandbox.expose_port(reserved)
             with pytest.raises(InvalidRequestError):
-                await sandbox.expose_port(port, host_header="localhost", token="not a token")
+                await sandbox.expose_port(free_port, host_header="localhost", token="not a token")
             with pytest.raises(ProcessNotFoundError):
                 await sandbox.get_process("no-such")
             sleeper = await sandbox.start_process("sleep 60")
             with pytest.raises(TooSlowError):
-                await sleeper.wait_for_port(port, timeout=0.05)
+                await sleeper.wait_for_port(free_port, timeout=0.05)
             with pytest.raises(NotListeningError):
-                await (await sandbox.start_process("exit 1")).wait_for_port(port)
+                await (await sandbox.start_process("exit 1")).wait_for_port(free_port)
         async with AsyncClient(url, api_key="wrong-key-of-nobody-0123456789") as stranger:
             with pytest.raises(KeyRefusedError) as raised:
                 await stranger.list_sandboxes()
@@ -154,14 +144,14 @@ def test_keys_open_what_their_scope_says(url: str) -> None:
                 narrow.find_sandbox("one")
 
 
-def test_code_without_async_does_the_same(url: str, port: int) -> None:
+def test_code_without_async_does_the_same(url: str, free_port: int) -> None:
     with Client(url, api_key=KEY) as client:
         sandbox = client.get_sandbox(preview_auth="auto")
         assert sandbox.id.startswith("sb-")
         assert sandbox.preview_auth_token is not None
-        process = sandbox.start_process(service(port))
-        process.wait_for_port(port)
-        exposed = sandbox.expose_port(port)
+        process = sandbox.start_process(service(free_port))
+        process.wait_for_port(free_port)
+        exposed = sandbox.expose_port(free_port)
         assert exposed.url is not None
         assert visit(exposed.url) == 401
         assert visit(exposed.url, sandbox.preview_auth_token) == 200

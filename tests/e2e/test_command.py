@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_client import port, visit
+from tests.e2e.test_client import visit
 
 if TYPE_CHECKING:
     # For its types; pytest finds the fixtures by name.
@@ -58,18 +58,17 @@ def shell(start_python: "StartProgram", tmp_path: Path) -> Iterator[Shell]:
         ready=r"(\{.*\"listening\".*)",
         env=shell.environ,
     )
-    assert (tmp_path / "portico-data" / "server.json").stat().st_mode & 0o777 == 0o600
     yield shell
     assert server.stop() == 0
     assert not (tmp_path / "portico-data" / "server.json").exists()
 
 
-def test_private_preview_from_nothing_and_back(shell: Shell, port: int) -> None:
+def test_private_preview_from_nothing_and_back(shell: Shell, free_port: int) -> None:
     made = shell.json("sandbox", "create", "my-app", "--preview-auth")
     token = made["preview_auth_token"]
     assert isinstance(token, str)
-    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
-    url = shell("run", "my-app", "--port", str(port), "--", *command).strip()
+    command = (sys.executable, "-m", "http.server", str(free_port), "--bind", "127.0.0.1")
+    url = shell("run", "my-app", "--port", str(free_port), "--", *command).strip()
     assert (visit(url), visit(url, token)) == (401, 200)
 
     assert "AUTH_REQUIRED" in shell("explain", url)
@@ -79,7 +78,7 @@ def test_private_preview_from_nothing_and_back(shell: Shell, port: int) -> None:
 
     rotated = shell("preview", "rotate", "my-app").strip()
     assert (visit(url, token), visit(url, rotated)) == (401, 200)
-    shell("port", "unexpose", "my-app", str(port))
+    shell("port", "unexpose", "my-app", str(free_port))
     assert visit(url, rotated) == 404
     shell("sandbox", "destroy", "my-app")
     shell("sandbox", "show", "my-app", code=1)
@@ -97,6 +96,7 @@ def test_key_made_beside_the_server_opens_it_and_a_revoked_one_does_not(shell: S
     address = json.loads((shell.folder / "portico-data" / "server.json").read_text())["url"]
     shell.environ |= {"PORTICO_SERVER": address, "PORTICO_API_KEY": str(made["key"])}
     shell("sandbox", "list")
+    assert (shell.folder / "portico-data" / "server.json").stat().st_mode & 0o777 == 0o600
     shell("sandbox", "create", "my-app", code=1)
     del shell.environ["PORTICO_SERVER"]
     shell("key", "revoke", str(made["id"]))
