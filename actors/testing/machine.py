@@ -87,6 +87,9 @@ from actors.testing.strategies import (
 VISITS_MAX: Final = 40
 """Visits that a machine follows at once; enough to have some of every kind, few enough to look at after each step."""
 
+SESSIONS_TRIED: Final = 12
+"""The newest that browsers were given: tried at every door after each step."""
+
 YOUTH: Final = 12
 """Events before a sandbox may be stopped or destroyed: a life that ends at once shows little."""
 
@@ -555,6 +558,23 @@ class SandboxMachine(RuleBasedStateMachine):
                 assert exposure.generation not in generations
             else:
                 assert self.admit(VisitRequest(port, PortToken(text))) is RefusedBecause.INVALID_TOKEN
+
+    @invariant()
+    def what_browsers_and_links_hold_opens_what_it_stands_for_and_nothing_else(self) -> None:
+        if self.state is None:
+            return
+        doors = [(port, exposure.token) for port, exposure in self.state.ports.items()]
+        doors += [(sharing.port, PortToken(share)) for share, sharing in self.state.shares.items()]
+        for port, token in doors:
+            for session in self.sessions[-SESSIONS_TRIED:]:
+                self._assert_agreed(VisitRequest(port, token, sessions=(session,)))
+            for secret in SHARE_SECRETS:
+                self._assert_agreed(VisitRequest(port, token, share_secret=secret.reveal().encode()))
+
+    def _assert_agreed(self, request: VisitRequest) -> None:
+        admitted, expected = self.admit(request), self.plain.judge(request, self.now)
+        answer = IN if isinstance(admitted, Grant) else WAKE if admitted == NEEDS_WAKE else str(admitted)
+        assert answer == expected, f"the plain model answers {expected}, not {answer}"
 
     @invariant()
     def tokens_of_one_sandbox_are_unique(self) -> None:
