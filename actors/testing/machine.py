@@ -61,11 +61,12 @@ from actors.sandbox.decide import (
     UnexposePort,
     decide,
 )
-from actors.sandbox.events import Event, HostHeader, RunEnd, decode, encode
+from actors.sandbox.events import Event, HostHeader, RunEnd
 from actors.sandbox.ids import SEAL_BYTES, Port, PortToken, PreviewToken, Seal
 from actors.sandbox.sessions import share_session
 from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, evolve, next_alarm, restore, snapshot
 from actors.testing.plain import IN, WAKE, Leaning, PlainSandbox
+from actors.testing.storage import as_logged, through_msgpack
 from actors.testing.strategies import (
     NOW,
     PORT_TOKENS,
@@ -178,7 +179,7 @@ class SandboxMachine(RuleBasedStateMachine):
             assert str(decided.to_error()) == decided.text
             return decided
         for event in decided:
-            assert _as_logged(event) == event, "an event comes out of the log as it went in"
+            assert as_logged(event) == event, "an event comes out of the log as it went in"
             self.state = self.evolve(self.state, event)
             self.log.append(event)
         self._note_generations()
@@ -473,13 +474,13 @@ class SandboxMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Come back from the log alone."""
-        self.state = self.fold(_as_logged(event) for event in self.log)
+        self.state = self.fold(as_logged(event) for event in self.log)
 
     @precondition(lambda self: self.state is not None)
     @rule()
     def take_snapshot(self) -> None:
         assert self.state is not None
-        self._snapshot = len(self.log), SNAPSHOT_VERSION, _through_msgpack(snapshot(self.state))
+        self._snapshot = len(self.log), SNAPSHOT_VERSION, through_msgpack(snapshot(self.state))
 
     # Laws.
 
@@ -589,17 +590,6 @@ class SandboxMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_that_can_be_printed_holds_a_secret(self) -> None:
         self.assert_no_secret_in(self.state, self.log, self.held)
-
-
-def _as_logged(event: Event) -> Event:
-    """Return the event as it comes out of a log."""
-    name, version, fields = encode(event)
-    return decode(name, version, _through_msgpack(fields))
-
-
-def _through_msgpack(fields: Mapping[str, object]) -> Mapping[str, object]:
-    kept: Mapping[str, object] = msgpack.unpackb(msgpack.packb(fields))
-    return kept
 
 
 def _plain_copy(state: SandboxState | None) -> bytes:

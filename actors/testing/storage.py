@@ -2,19 +2,22 @@
 
 `FaultyFiles` wraps any `Files` and makes one chosen operation go wrong, so that a test can go through a scenario's
 operations one by one. `FaultyStore` wraps any `Store` and holds back or fails appends, for tests above the store.
+`as_logged` is what any storage does to an event, without one.
 """
 
 import errno
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeVar
 
+import msgpack  # type: ignore[import-untyped]  # published without type information
 import trio
 
 from actors.errors import AppendFailedError, StoreError
 from actors.files import Files
+from actors.sandbox.events import Event, decode, encode
 from actors.sandbox.ids import SandboxId
 from actors.store import Entry, History, Store, Tenure
 from actors.testing.memoryfiles import MemoryFiles
@@ -304,3 +307,15 @@ class FaultyStore:
                 await write()
             await self.store.release(tenure)
         raise error
+
+
+def as_logged(event: Event) -> Event:
+    """Return the event as it comes out of a log."""
+    name, version, fields = encode(event)
+    return decode(name, version, through_msgpack(fields))
+
+
+def through_msgpack(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the fields of a record as they come out of a log."""
+    kept: Mapping[str, object] = msgpack.unpackb(msgpack.packb(fields))
+    return kept

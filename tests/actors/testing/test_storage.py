@@ -8,10 +8,11 @@ import trio.testing
 
 from actors.errors import AppendFailedError, StoreError
 from actors.memorystore import MemoryStore
-from actors.sandbox.ids import SandboxId
+from actors.sandbox.events import PortExposed
+from actors.sandbox.ids import Port, PortToken, SandboxId
 from actors.store import Entry
 from actors.testing.memoryfiles import Keep, MemoryFiles
-from actors.testing.storage import Fault, FaultyFiles, FaultyStore, Operation
+from actors.testing.storage import Fault, FaultyFiles, FaultyStore, Operation, as_logged, through_msgpack
 from actors.testing.stores import check_store
 
 SANDBOX = SandboxId("my-app")
@@ -152,3 +153,9 @@ async def test_held_append_is_not_cancelled() -> None:
             nursery.cancel_scope.cancel()
             hold.__exit__(None, None, None)
         assert tenure.sequence == 1
+
+
+def test_event_passes_through_storage_unchanged() -> None:
+    event = PortExposed(Port(8080), PortToken("stable"), "web")
+    assert as_logged(event) == event
+    assert through_msgpack({"a": [1, b"2"]}) == {"a": [1, b"2"]}
