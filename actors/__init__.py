@@ -69,6 +69,7 @@ from actors.history import read_history as read_history
 from actors.history import state_at as state_at
 from actors.history import unfold as unfold
 from actors.memorystore import MemoryStore as MemoryStore
+from actors.previews import PreviewURL as PreviewURL
 from actors.runtime import Runtime as Runtime
 from actors.runtime import RuntimeStatistics as RuntimeStatistics
 from actors.runtime import open_runtime as open_runtime

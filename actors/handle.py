@@ -15,6 +15,7 @@ import trio
 
 from actors.containers.base import ContainerProcess, ExecResult, ProcessOptions, ProcessStatus, Run
 from actors.errors import NotListeningError, ProcessNotFoundError, SandboxNotFoundError
+from actors.previews import PreviewURL, preview_domain, preview_of, previews_of, public_address
 from actors.sandbox.decide import (
     DestroySandbox,
     ExposePort,
@@ -30,7 +31,7 @@ from actors.sandbox.domains import DomainBinding
 from actors.sandbox.events import HostHeader
 from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.state import Exposure, SandboxState
-from actors.sandbox.urls import Domain, PublicAddress, preview_url
+from actors.sandbox.urls import BUILT_IN_PREFIX, Domain, PublicAddress, preview_url
 from actors.shares import Share, create_share, revoke_share, shares_of
 
 if TYPE_CHECKING:
@@ -260,6 +261,49 @@ class Sandbox:
             return False
         exposure = (await self._state()).ports.get(port)  # type: ignore[call-overload] # a Port equals its number
         return exposure is not None and exposure.token.matches(token)
+
+    # Preview URLs, in the shape of OpenComputer's API.
+
+    @property
+    def domain(self) -> str:
+        """The built-in hostname of port 80; see `get_preview_domain`."""
+        return self.get_preview_domain(80)
+
+    def get_preview_domain(self, port: int, domain: str | None = None) -> str:
+        """Return the built-in hostname of a port, worked out without a call. It leads there if the ports are open.
+
+        Raises:
+            InvalidNameError: That is no port, or the id of this sandbox does not begin with ``sb-``.
+            RuntimeError: No domain was given and no server listens yet.
+        """
+        return preview_domain(self.id, port, public_address(self._runtime, _domain(domain)))
+
+    async def create_preview_url(self, port: int, domain: str | None = None) -> PreviewURL:
+        """Give a port a preview; one that has it already keeps it.
+
+        Args:
+            port: 1 to 65535; of a sandbox whose ports are not open, one that `expose_port` takes.
+            domain: The base domain; None: the server's first.
+
+        Raises: as `expose_port`, and RuntimeError if no domain was given and no server listens yet.
+        """
+        public = public_address(self._runtime, _domain(domain))
+        port = Port(port)
+        built_in = self.id.startswith(BUILT_IN_PREFIX)
+        minted = PortToken.mint(secrets.token_bytes(PORT_TOKEN_BYTES))
+        done = await self._runtime.call(self.id, ExposePort(port, minted=minted, any_port=built_in))
+        assert done.state is not None
+        return preview_of(done.state, done.state.ports[port], public)
+
+    async def list_preview_urls(self, domain: str | None = None) -> list[PreviewURL]:
+        """Return the previews, by port."""
+        return previews_of(await self._state(), public_address(self._runtime, _domain(domain)))
+
+    async def delete_preview_url(self, port: int) -> bool:
+        """Forget a port's preview; False if it had none. Where ports are not open, its visits are cut first."""
+        had_one = await self.is_port_exposed(port)
+        await self.unexpose_port(port)
+        return had_one
 
     # Processes.
 
@@ -510,6 +554,10 @@ class Sandbox:
         return ExposedPort(
             int(exposure.port), exposure.name, status, exposure.token.reveal(), self.id, domain, self._runtime
         )
+
+
+def _domain(text: str | None) -> Domain | None:
+    return Domain(text) if text is not None else None
 
 
 def _is_number(port: object) -> bool:

@@ -123,6 +123,8 @@ class ExposePort(msgspec.Struct, frozen=True):
     """None keeps the rule it has."""
     wake_on_websocket: bool | None = None
     """None keeps what it is."""
+    any_port: bool = False
+    """Of a sandbox whose ports are all open, take low and reserved ones too: they are reached anyway."""
 
 
 class UnexposePort(msgspec.Struct, frozen=True):
@@ -421,7 +423,9 @@ def _stopped(state: SandboxState) -> Refusal | None:
 
 
 def _expose(state: SandboxState, command: ExposePort, rules: Rules) -> tuple[Event, ...] | Refusal:
-    refusal = _stopped(state) or check_exposable(command.port, rules) or _check_name(command.name)
+    refusal = _stopped(state) or _check_name(command.name)
+    if refusal is None and not (command.any_port and state.open_ports):
+        refusal = check_exposable(command.port, rules)
     if refusal is not None:
         return refusal
     port = Port(command.port)
