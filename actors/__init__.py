@@ -107,6 +107,7 @@ from actors.sandbox.urls import preview_url as preview_url
 from actors.shares import Share as Share
 from actors.shares import ShareSession as ShareSession
 from actors.shares import find_share as find_share
+from actors.shares import judge_share as judge_share
 from actors.shares import redeem_share as redeem_share
 from actors.store import Store as Store
 from actors.surroundings import Limits as Limits

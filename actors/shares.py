@@ -97,9 +97,18 @@ async def find_share(runtime: "Runtime", sandbox: SandboxId, share: str, port: i
         RetryableError, StoreError: As `Runtime.admit`.
     """
     state = await runtime.actor(sandbox).look() if runtime.exists(sandbox) else None
+    return judge_share(state, share, port, secret, runtime.now())
+
+
+def judge_share(state: SandboxState | None, share: str, port: int, secret: bytes, now: float) -> Share:
+    """Return the share that a link leads to in a state, at `now` in seconds since 1970.
+
+    Raises:
+        ShareNotFoundError, ShareSpentError: As `find_share`.
+    """
     sharing = state.shares.get(share) if state is not None else None
     digest = hashlib.sha256(secret).digest()
-    if sharing is None or sharing.port != port or runtime.now() >= sharing.expires_at:
+    if sharing is None or sharing.port != port or now >= sharing.expires_at:
         raise ShareNotFoundError("there is no such share")
     if not secrets.compare_digest(sharing.digest, digest):
         raise ShareNotFoundError("there is no such share")

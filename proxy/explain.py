@@ -24,7 +24,8 @@ from actors import (
     unfold,
 )
 from proxy.core.diagnosis import Target
-from proxy.core.explain import Explanation, explain_elsewhere, explain_failure, explain_visit
+from proxy.core.explain import Explanation, explain_elsewhere, explain_failure, explain_own_page, explain_visit
+from proxy.core.gate import is_own
 from proxy.core.hostname import BaseHost, CustomHost, HostMatch, Matcher, NotOurs
 from proxy.door import Preview, answer_to_error
 
@@ -66,6 +67,8 @@ async def explain_url(
         state = await state_of(place.sandbox)
     except PorticoError as error:
         return explain_failure(target, place, answer_to_error(error, place.sandbox))
+    if is_own(target.path.encode("ascii")):
+        return explain_own_page(target, place, state, now)
     return explain_visit(target, place, request, state, now)
 
 

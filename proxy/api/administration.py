@@ -78,7 +78,9 @@ async def explain(call: Call) -> Reply:
         folder = call.ground.folder
         state_of = partial(past_state, folder, now) if folder is not None else partial(_remembered, call, now)
     try:
-        explanation = await explain_url(query.url, call.ground.domains, state_of, now)
+        # What custom hostnames led to at a time past is not looked up.
+        custom = call.runtime.domains.find if query.at is None else lambda _: None
+        explanation = await explain_url(query.url, call.ground.domains, state_of, now, custom=custom)
     except BadURLError as error:
         raise invalid(str(error)) from None
     if not call.scope.may_change(explanation.sandbox):

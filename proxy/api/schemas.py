@@ -375,7 +375,8 @@ class Outcome(Answer, frozen=True, kw_only=True):
     status: int | None
     """Null where the answer is not the router's: the service answers, or, on a base domain, this API."""
     code: str
-    """Of the router's answer; else `ADMITTED`, `WAKES` (first, that is) or `NOT_A_PREVIEW`."""
+    """Of the router's answer; else `ADMITTED`, `WAKES` (first, that is), `OWN_PAGE`, `SHARE_OPENS` or
+    `NOT_A_PREVIEW`."""
     text: str
     """The same in words."""
 

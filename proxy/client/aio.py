@@ -17,7 +17,7 @@ import httpx2
 from anyio import sleep
 from msgspec import UNSET, UnsetType
 
-from actors import AsleepPolicy, ContainerSpec, HostHeader, SandboxNotFoundError
+from actors import AsleepPolicy, ContainerSpec, HostHeader, SandboxNotFoundError, ShareNotFoundError
 from proxy.api import schemas
 from proxy.client import calls
 from proxy.client.calls import Call
@@ -267,7 +267,11 @@ class AsyncSandbox:
         """Take a link back; return how many live visits that cut. One that is not there (any more) is no error."""
         for shared in await self.list_shares():
             if shared.id == share_id:
-                return (await self._client.send(calls.revoke_share(self.id, shared.port, share_id))).closed
+                try:
+                    return (await self._client.send(calls.revoke_share(self.id, shared.port, share_id))).closed
+                except ShareNotFoundError:
+                    # It has ended since it was listed.
+                    return 0
         return 0
 
     # The gate.

@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 import httpx2
 from msgspec import UNSET, UnsetType
 
-from actors import AsleepPolicy, ContainerSpec, HostHeader, SandboxNotFoundError
+from actors import AsleepPolicy, ContainerSpec, HostHeader, SandboxNotFoundError, ShareNotFoundError
 from proxy.api import schemas
 from proxy.client import calls
 from proxy.client.calls import Call
@@ -263,7 +263,11 @@ class Sandbox:
         """Take a link back; return how many live visits that cut. One that is not there (any more) is no error."""
         for shared in self.list_shares():
             if shared.id == share_id:
-                return self._client.send(calls.revoke_share(self.id, shared.port, share_id)).closed
+                try:
+                    return self._client.send(calls.revoke_share(self.id, shared.port, share_id)).closed
+                except ShareNotFoundError:
+                    # It has ended since it was listed.
+                    return 0
         return 0
 
     # The gate.

@@ -24,14 +24,18 @@ from actors import (
     RefusedBecause,
     SandboxId,
     SandboxState,
+    ShareNotFoundError,
+    ShareSpentError,
     Sharing,
     Status,
     VisitRequest,
     admit,
+    judge_share,
 )
 from proxy.core.diagnosis import Target
+from proxy.core.gate import share_path_secret
 from proxy.core.headers import MASK
-from proxy.core.hostname import BaseHost, BuiltInHost, CustomHost, NotOurs, PreviewHost
+from proxy.core.hostname import BaseHost, BuiltInHost, CustomHost, NotOurs, PreviewHost, TokenHost
 from proxy.core.pages import Answer, Code, refusal
 
 ADMITTED: Final = "ADMITTED"
@@ -44,10 +48,19 @@ NOT_A_PREVIEW: Final = "NOT_A_PREVIEW"
 """The code of a base domain: the management API answers there."""
 
 
+OWN_PAGE: Final = "OWN_PAGE"
+"""The code of a path below ``/.portico/``: the preview's host answers it itself, and no service sees it."""
+
+SHARE_OPENS: Final = "SHARE_OPENS"
+"""The code of a share's link that opens: a browser gets a session for it, and is sent to the preview."""
+
+
 class Question(StrEnum):
     """The steps, in order of judgement."""
 
     HOST = "host"
+    PAGE = "page"
+    """Whether the path is one that a preview's host answers itself; told only of those."""
     SANDBOX = "sandbox"
     CREDENTIAL = "credential"
     GATE = "gate"
@@ -78,7 +91,7 @@ class Explanation:
     status: int | None
     """Of the router's own answer; None if the answer is not the router's."""
     code: str
-    """Of that answer; else `ADMITTED`, `WAKES` or `NOT_A_PREVIEW`."""
+    """Of that answer; else one of those above."""
     outcome: str
     """The answer in words."""
 
@@ -91,6 +104,7 @@ _DECIDES: Final[Mapping[RefusedBecause, Question]] = MappingProxyType(
         RefusedBecause.AUTH_INVALID: Question.GATE,
         RefusedBecause.SANDBOX_STOPPED: Question.RUN,
         RefusedBecause.STALE_PREVIEW_URL: Question.WAKE,
+        RefusedBecause.ASLEEP: Question.WAKE,
     }
 )
 """Where the chain ends for each refusal; of an unknown sandbox, it ends there whatever the refusal is called."""
@@ -137,6 +151,40 @@ def explain_visit(
         text = "the sandbox is woken, and the service answers; 503 WAKING if that takes too long"
         return Explanation(_shown(target), preview.sandbox, steps, None, WAKES, text)
     return _refused(target, preview.sandbox, steps, refusal(Code(judged.value), sandbox=preview.sandbox))
+
+
+def explain_own_page(target: Target, preview: PreviewHost, state: SandboxState | None, now: float) -> Explanation:
+    """Explain a path that a preview's host answers itself: a share's link, or a page for signing in or out.
+
+    Args:
+        target: The URL; `gate.is_own` says that its path is such a one.
+        preview: As `explain_visit`.
+        state: As `explain_visit`.
+        now: As `explain_visit`.
+    """
+    secret = share_path_secret(target.path.partition("?")[0].encode("ascii"))
+    if secret is None or not isinstance(preview, TokenHost):
+        page = ExplainedStep(
+            Question.PAGE, "own", "what lies below /.portico/ is answered here, and no service sees it"
+        )
+        steps: tuple[ExplainedStep, ...] = (_host_step(preview), page)
+        return Explanation(_shown(target), preview.sandbox, steps, None, OWN_PAGE, "a page about signing in, or none")
+    page = ExplainedStep(Question.PAGE, "share", "the path is that of a share's link")
+    try:
+        share = judge_share(state, preview.token.reveal(), preview.port, secret, now)
+    except ShareNotFoundError:
+        because = "the host names no share that stands, or the secret is not its own"
+        answer = refusal(Code.INVALID_TOKEN)
+    except ShareSpentError:
+        because = "it opened one session, and has"
+        answer = refusal(Code.SHARE_SPENT)
+    else:
+        because = f"the secret is that of share {share.id}" + (", which opens one session" if share.once else "")
+        steps = (_host_step(preview), page, ExplainedStep(Question.CREDENTIAL, "right", because))
+        text = "the link opens: it gives a browser a session, and sends it to the preview"
+        return Explanation(_shown(target), preview.sandbox, steps, None, SHARE_OPENS, text)
+    steps = (_host_step(preview), page, ExplainedStep(Question.CREDENTIAL, "refused", because))
+    return _refused(target, preview.sandbox, steps, answer)
 
 
 def _refused(
@@ -256,4 +304,6 @@ def _run_step(state: SandboxState) -> ExplainedStep:
 
 def _wake_step(state: SandboxState, judged: Admission) -> ExplainedStep:
     because = f"its policy when asleep is {state.when_asleep.value!r}"
+    if judged is RefusedBecause.ASLEEP:
+        because = "a WebSocket handshake wakes only where its port says so"
     return ExplainedStep(Question.WAKE, "wakes" if isinstance(judged, NeedsWake) else "stays asleep", because)

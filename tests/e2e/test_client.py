@@ -83,15 +83,29 @@ def test_sandbox_lives_its_life_over_http(backend: str, url: str, free_port: int
             assert await anyio.to_thread.run_sync(visit, exposed.url, TOKEN) == 401
             assert await anyio.to_thread.run_sync(visit, exposed.url, rotated.token) == 200
 
+            shared = await sandbox.share(free_port, expires_in=60)
+            assert shared.url is not None
+            assert (await client.explain(shared.url)).outcome.code == "SHARE_OPENS"
+            assert await anyio.to_thread.run_sync(visit, shared.url) == 303
+            assert [one.id for one in await sandbox.list_shares()] == [shared.id]
+            assert await sandbox.revoke_share(shared.id) == 0
+            assert await anyio.to_thread.run_sync(visit, shared.url) == 404
+            assert await sandbox.revoke_share(shared.id) == 0
+
+            assert (await sandbox.hibernate()).status == "asleep"
+            assert (await client.explain(exposed.url)).outcome.code == "AUTH_REQUIRED"
+            assert (await sandbox.wake()).status == "running"
+
             assert await sandbox.unexpose_port(free_port) == 0
             assert await sandbox.get_exposed_ports() == []
             assert await anyio.to_thread.run_sync(visit, exposed.url, rotated.token) == 404
 
             ended = await sandbox.exec("echo out; echo err >&2; exit 3")
             assert (ended.exit_code, ended.stdout, ended.stderr) == (3, "out\n", "err\n")
-            await (await sandbox.get_process("web")).kill()
-            assert await process.wait() == -15
-            assert [one.id for one in await sandbox.list_processes()] == ["web"]
+            sleeper = await sandbox.start_process("sleep 60", id="sleeper")
+            await (await sandbox.get_process("sleeper")).kill()
+            assert await sleeper.wait() == -15
+            assert "sleeper" in [one.id for one in await sandbox.list_processes()]
             assert {moment.event for moment in await sandbox.history()} >= {"sandbox_created", "port_exposed"}
 
             assert await sandbox.destroy() == 0

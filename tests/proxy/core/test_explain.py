@@ -36,6 +36,7 @@ from proxy.core.explain import (
     Question,
     explain_elsewhere,
     explain_failure,
+    explain_own_page,
     explain_visit,
 )
 from proxy.core.hostname import BaseHost, BuiltInHost, Matcher, NotOurs, PreviewHost, TokenHost
@@ -200,6 +201,52 @@ def test_share_that_does_not_open_says_why(share: Sharing, secret: bytes | None,
     assert because in explained.steps[-1].because
     assert explained.code == "INVALID_TOKEN"
     assert SECRET.reveal() not in repr(explained)
+
+
+def explain_link(state: SandboxState | None, url: str = SHARE_URL) -> Explanation:
+    target = Target.read(url)
+    preview = Matcher([DOMAIN]).match_host(target.host)
+    assert isinstance(preview, TokenHost)
+    return explain_own_page(target, preview, state, NOW)
+
+
+def test_link_of_a_share_is_judged_and_not_used_up() -> None:
+    for share in (SHARE, replace(SHARE, once=True)):
+        explained = explain_link(replace(GATED, shares={share.share: share}))
+        assert answers(explained) == [HOST, ("page", "share"), ("credential", "right")]
+        assert (explained.status, explained.code) == (None, "SHARE_OPENS")
+        assert SECRET.reveal() not in repr(explained)
+
+
+@pytest.mark.parametrize(
+    ("share", "status", "code"),
+    [
+        (replace(SHARE, expires_at=NOW), 404, "INVALID_TOKEN"),
+        (replace(SHARE, digest=bytes(32)), 404, "INVALID_TOKEN"),
+        (replace(SHARE, once=True, redeemed=True), 410, "SHARE_SPENT"),
+    ],
+)
+def test_link_that_does_not_open_gets_the_routers_answer(share: Sharing, status: int, code: str) -> None:
+    explained = explain_link(replace(UP, shares={share.share: share}))
+    assert answers(explained)[-1] == ("credential", "refused")
+    assert (explained.status, explained.code) == (status, code)
+    assert explain_link(None).code == "INVALID_TOKEN"
+
+
+def test_other_pages_of_the_host_are_nobodys_service() -> None:
+    explained = explain_link(UP, URL.replace("/a?b", "/.portico/sign-in?b"))
+    assert answers(explained) == [HOST, ("page", "own")]
+    assert (explained.status, explained.code) == (None, "OWN_PAGE")
+
+
+def test_websocket_that_wakes_nothing_says_so() -> None:
+    target = Target.read(URL)
+    preview = Matcher([DOMAIN]).match_host(target.host)
+    assert isinstance(preview, TokenHost)
+    explained = explain_visit(target, preview, VisitRequest(PORT, TOKEN, websocket=True), ASLEEP, NOW)
+    assert answers(explained)[-1] == ("wake", "stays asleep")
+    assert explained.code == "ASLEEP"
+    assert "WebSocket" in explained.steps[-1].because
 
 
 def test_every_reason_to_refuse_has_its_step() -> None:
