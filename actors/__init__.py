@@ -32,6 +32,7 @@ from actors.errors import ContainerError as ContainerError
 from actors.errors import ContainerStartError as ContainerStartError
 from actors.errors import CustomDomainRequiredError as CustomDomainRequiredError
 from actors.errors import DomainNotFoundError as DomainNotFoundError
+from actors.errors import DomainNotVerifiedError as DomainNotVerifiedError
 from actors.errors import FencedError as FencedError
 from actors.errors import InvalidNameError as InvalidNameError
 from actors.errors import LogCorruptError as LogCorruptError

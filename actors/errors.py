@@ -8,6 +8,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       CustomDomainRequiredError    this domain cannot carry preview URLs: choose another
       SandboxNotFoundError         there is no such sandbox
       DomainNotFoundError          the sandbox has not asked for that hostname
+      DomainNotVerifiedError       what shows that it is the claimant's is not there, or not yet
       SandboxStoppedError          it was stopped for good
       SandboxMismatchError         it exists, but was created otherwise than asked for now
       ShareNotFoundError           there is no such share (any more)
@@ -74,6 +75,17 @@ class DomainNotFoundError(PorticoError):
     """The sandbox has not asked for that hostname."""
 
     code = "DOMAIN_NOT_FOUND"
+
+
+class DomainNotVerifiedError(PorticoError):
+    """What its challenge asks for was seen neither in the DNS nor at the hostname; `seen` says what was instead."""
+
+    code = "DOMAIN_NOT_VERIFIED"
+
+    def __init__(self, hostname: str, seen: Sequence[str]) -> None:
+        super().__init__(f"{hostname} is not verified: {'; '.join(seen)}")
+        self.seen = tuple(seen)
+        """One line for each way, without anything that a stranger's site has said."""
 
 
 class SandboxStoppedError(PorticoError):

@@ -21,7 +21,7 @@ import dns.exception
 import dns.resolver
 import trio
 
-from actors import CustomHostname, DomainBinding, Places, PorticoError, Runtime, SandboxId
+from actors import CustomHostname, DomainBinding, DomainNotVerifiedError, Places, Runtime, SandboxId
 from proxy.core.diagnosis import NoReply
 from proxy.doctor.asking import Question, ask
 from proxy.doctor.reach import Route, look_up
@@ -42,17 +42,6 @@ TxtLookUp = Callable[[str], Awaitable[Sequence[bytes]]]
 
 class LookUpError(Exception):
     """The DNS did not say; the text is for people."""
-
-
-class DomainNotVerifiedError(PorticoError):
-    """What the challenge asks for was seen neither in the DNS nor at the hostname; `seen` says what was instead."""
-
-    code = "DOMAIN_NOT_VERIFIED"
-
-    def __init__(self, hostname: str, seen: Sequence[str]) -> None:
-        super().__init__(f"{hostname} is not verified: {'; '.join(seen)}")
-        self.seen: Final = tuple(seen)
-        """One line for each way, without anything that a stranger's site has said."""
 
 
 async def look_up_txt(name: str) -> Sequence[bytes]:

@@ -10,7 +10,6 @@ owner. A name is had by one sandbox at most, until it is given back.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Self
 
@@ -19,9 +18,9 @@ from msgspec.structs import replace
 
 from actors.errors import InvalidNameError, UnknownRecordError
 from actors.sandbox.decide import Refusal, RefusalReason
-from actors.sandbox.events import from_plain, to_plain
+from actors.sandbox.events import decode_among, from_plain, to_plain
 from actors.sandbox.ids import Port, SandboxId
-from actors.sandbox.urls import LABEL_LENGTH_MAX, NAME_LENGTH_MAX, Domain, is_numeric_label
+from actors.sandbox.urls import LABEL_LENGTH_MAX, NAME_LENGTH_MAX, Domain, is_host_label, is_numeric_label
 
 DOMAINS_PER_SANDBOX_MAX: Final = 64
 """Bounds what one sandbox can make the server remember."""
@@ -32,8 +31,6 @@ CHALLENGE_LABEL: Final = "_portico-challenge"
 
 SNAPSHOT_VERSION: Final = 1
 
-# Letters, digits, hyphen: RFC 952 as relaxed by RFC 1123 section 2.1.
-_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ACE: Final = "xn--"
 
 
@@ -70,7 +67,7 @@ def _checked(text: str) -> str:
         raise InvalidNameError(f"hostname {shown}: a name is wanted, without scheme, port, path or spaces")
     labels = folded.split(".")
     for label in labels:
-        if _LABEL.fullmatch(label) is None:
+        if not is_host_label(label):
             raise InvalidNameError(
                 f"hostname {shown}: each part has 1 to {LABEL_LENGTH_MAX} of a-z, 0-9 and hyphens, "
                 "neither first nor last a hyphen"
@@ -188,13 +185,10 @@ def decode_domain_event(name: str, version: int, fields: Mapping[str, object]) -
     Raises:
         UnknownRecordError: The name or version is not known, or the fields do not fit it.
     """
-    cls = _EVENTS.get((name, version))
-    if cls is None:
-        raise UnknownRecordError(f"event {name!r} version {version} is not known to this version of Portico")
+    event: DomainEvent = decode_among(_EVENTS, name, version, fields)
     try:
-        event: DomainEvent = from_plain(fields, cls)
         CustomHostname(event.hostname)
-    except (msgspec.ValidationError, InvalidNameError) as error:
+    except InvalidNameError as error:
         raise UnknownRecordError(f"event {name!r} version {version} does not have its fields: {error}") from error
     return event
 

@@ -248,7 +248,12 @@ def decode(name: str, version: int, fields: Mapping[str, object]) -> Event:
     Raises:
         UnknownRecordError: The name or version is not known, or the fields do not fit it.
     """
-    cls = _EVENTS.get((name, version))
+    return decode_among(_EVENTS, name, version, fields)
+
+
+def decode_among(known: Mapping[tuple[str, int], type[T]], name: str, version: int, fields: Mapping[str, object]) -> T:
+    """Rebuild an event of a log's vocabulary, ``{(name, version): class}``. Raises: as `decode`."""
+    cls = known.get((name, version))
     if cls is None:
         raise UnknownRecordError(f"event {name!r} version {version} is not known to this version of Portico")
     try:

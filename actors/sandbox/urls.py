@@ -85,7 +85,7 @@ def _checked_domain(text: str) -> str:
         )
     labels = folded.split(".")
     for label in labels:
-        if _DOMAIN_LABEL.fullmatch(label) is None:
+        if not is_host_label(label):
             raise InvalidNameError(
                 f"domain {shown}: each part has 1 to {LABEL_LENGTH_MAX} of a-z, 0-9 and hyphens, "
                 "neither first nor last a hyphen"
@@ -93,6 +93,11 @@ def _checked_domain(text: str) -> str:
     if is_numeric_label(labels[-1]):
         raise InvalidNameError(f"domain {shown}: an IP address cannot have subdomains")
     return folded
+
+
+def is_host_label(label: str) -> bool:
+    """Say whether `label`, in lower case, may be a part of a hostname."""
+    return _DOMAIN_LABEL.fullmatch(label) is not None
 
 
 def is_numeric_label(label: str) -> bool:

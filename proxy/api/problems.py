@@ -22,6 +22,8 @@ STATUSES: Final[Mapping[str, int]] = {
     "SHARE_NOT_FOUND": 404,
     "SHARE_SPENT": 410,
     "DOMAIN_NOT_FOUND": 404,
+    # Once the answer to its challenge is there, the same call goes well.
+    "DOMAIN_NOT_VERIFIED": 409,
     "SANDBOX_MISMATCH": 409,
     "PROCESS_NOT_FOUND": 404,
     "CONTAINER": 409,

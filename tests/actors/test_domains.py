@@ -21,8 +21,10 @@ from actors.errors import (
 from actors.filestore import FileStore
 from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
+from actors.messages import Done
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
+from actors.sandbox.decide import Command
 from actors.sandbox.domains import DomainBinding
 from actors.sandbox.ids import SYSTEM, Port, SandboxId
 from actors.sandbox.urls import Domain
@@ -304,6 +306,20 @@ async def test_sandbox_that_is_destroyed_while_it_binds_leaves_nothing(monkeypat
         monkeypatch.setattr(runtime.domains, "bind", struck)
         with pytest.raises(SandboxNotFoundError):
             await sandbox.bind_domain(NAME, 8080)
+        assert runtime.domains.bindings() == []
+
+
+async def test_what_is_asked_for_while_it_is_destroyed_is_given_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as runtime:
+        sandbox = await made(runtime)
+        call = runtime._call
+
+        async def struck(name: SandboxId, command: Command, *, drain: float) -> Done:
+            await sandbox.bind_domain(NAME, 8080)
+            return await call(name, command, drain=drain)
+
+        monkeypatch.setattr(runtime, "_call", struck)
+        await sandbox.destroy()
         assert runtime.domains.bindings() == []
 
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from actors import Domain
+from actors import CustomHostname, Domain, InvalidNameError
 from proxy.core.hostname import (
     BaseHost,
     BuiltInHost,
+    HostKind,
     HostMatch,
     Matcher,
     NotOurs,
@@ -54,6 +55,21 @@ def label(data: bytes) -> None:
     name = data.strip(b" \t").lower() + f".{domain}".encode("ascii")
     assert _written(found).encode("ascii") == name
     assert _match(name) == found or name in {str(domain).encode("ascii") for domain in DOMAINS}
+
+
+def custom_hostname(data: bytes) -> None:
+    """Check a name that somebody wants to bind: what is one, is a host that clients can ask for, by the same name."""
+    text = data.decode("latin-1")
+    try:
+        name = CustomHostname(text)
+    except InvalidNameError:
+        return
+    host = parse_host(data)
+    assert (host.kind, host.name, host.port) == (HostKind.NAME, name, None)
+    assert CustomHostname(name.upper()) == name == CustomHostname(f"{name}.")
+    # Such a name never stands where ours do.
+    found = _MATCHER.match_host(host)
+    assert isinstance(found, NotOurs) or any(name.is_under(domain) for domain in DOMAINS)
 
 
 def _match(value: bytes) -> HostMatch | None:

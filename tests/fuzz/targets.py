@@ -133,6 +133,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "response_head": Target(messages.response_head, _answers),
     "chunked_body": Target(messages.chunked_body, _bodies),
     "hostname": Target(names.hostname, _hosts),
+    "custom_hostname": Target(names.custom_hostname, _hosts),
     "label": Target(names.label, lambda: [host.partition(b".")[0] for host in _hosts()]),
     "forwarding": Target(fields.forwarding, _heads),
     "websocket_frames": Target(frames.websocket_frames, _frames),

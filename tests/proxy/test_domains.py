@@ -13,9 +13,17 @@ import pytest
 import trio
 import trio.testing
 
-from actors import DomainBinding, DomainNotFoundError, MemoryStore, Runtime, SecurityError, open_runtime
+from actors import (
+    DomainBinding,
+    DomainNotFoundError,
+    DomainNotVerifiedError,
+    MemoryStore,
+    Runtime,
+    SecurityError,
+    open_runtime,
+)
 from actors.testing.containers import fake_containers
-from proxy.domains import LOOKS_MAX, DomainNotVerifiedError, DomainVerifier, LookUpError, TxtLookUp, records_of
+from proxy.domains import LOOKS_MAX, DomainVerifier, LookUpError, TxtLookUp, records_of
 
 NAME = "preview.my-app.com"
 LOOPBACK = ["127.0.0.0/8"]

@@ -43,7 +43,7 @@ class Clock:
 
 
 async def explain_now(runtime: Runtime, url: str, preview_token: str | None = None) -> Explanation:
-    return await explain_url(url, DOMAINS, partial(live_state, runtime), 0.0, preview_token)
+    return await explain_url(url, DOMAINS, partial(live_state, runtime), 0.0, preview_token, runtime.domains.find)
 
 
 async def assert_agrees(engine: PreviewEngine, url: str, preview_token: str | None = None) -> str:
@@ -77,6 +77,23 @@ async def test_explanation_is_what_the_router_answers(preview_engine: PreviewEng
     assert await assert_agrees(preview_engine, url, TOKEN) in {"ADMITTED", "WAKES"}
     await sandbox.stop()
     assert await assert_agrees(preview_engine, url, TOKEN) == "SANDBOX_STOPPED"
+
+
+async def test_custom_hostname_is_explained_as_the_router_answers_it(preview_engine: PreviewEngine) -> None:
+    sandbox = await preview_engine.sandbox()
+    url = "https://preview.my-app.com/"
+    asked = await sandbox.bind_domain("preview.my-app.com", 8080)
+    assert await assert_agrees(preview_engine, url) == "MISDIRECTED_REQUEST"
+    await preview_engine.runtime.domains.verify(asked)
+    assert await assert_agrees(preview_engine, url) == "INVALID_TOKEN"
+    await preview_engine.expose(respond(b"hello"))
+    assert await assert_agrees(preview_engine, url) in {"ADMITTED", "WAKES"}
+    steps = (await explain_now(preview_engine.runtime, url)).steps
+    assert steps[0].because == "preview.my-app.com is bound to it, and verified"
+    assert steps[2].answer == "none needed"
+    await sandbox.set_preview_auth(TOKEN)
+    assert await assert_agrees(preview_engine, url) == "AUTH_REQUIRED"
+    assert await assert_agrees(preview_engine, url, TOKEN) in {"ADMITTED", "WAKES"}
 
 
 async def test_sandbox_that_cannot_be_loaded_is_answered_as_the_router_does(open_engine: OpenEngine) -> None:
