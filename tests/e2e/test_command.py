@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -83,6 +84,21 @@ def test_private_preview_from_nothing_and_back(shell: Shell, free_port: int) -> 
     shell("sandbox", "destroy", "my-app")
     shell("sandbox", "show", "my-app", code=1)
     assert "sandbox_destroyed" in shell("log", "my-app", "--json")
+
+
+def test_readme_can_be_followed(shell: Shell, free_port: int) -> None:
+    """Every command of its five minutes, in order, but for the server itself."""
+    _, _, section = (
+        (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").partition("## In five minutes")
+    )
+    section = section.partition("\n## ")[0]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    portico ")]
+    assert lines[0] == "portico serve"
+    assert len(lines) > 5
+    said = [shell(*shlex.split(line.replace("8000", str(free_port)))[1:]) for line in lines[1:]]
+    assert "preview token" in said[0]
+    # Not any more: the last of them destroyed it.
+    assert visit(said[1].strip()) == 404
 
 
 def test_exec_is_as_good_as_being_there(shell: Shell) -> None:
