@@ -20,8 +20,10 @@ from actors.containers.base import ContainerContext as ContainerContext
 from actors.containers.base import ContainerFactory as ContainerFactory
 from actors.containers.base import ContainerProcess as ContainerProcess
 from actors.containers.base import ExecResult as ExecResult
+from actors.containers.base import ProcessExit as ProcessExit
 from actors.containers.base import ProcessOptions as ProcessOptions
 from actors.containers.base import ProcessStatus as ProcessStatus
+from actors.containers.base import RestartPolicy as RestartPolicy
 from actors.containers.base import Run as Run
 from actors.containers.places import Places as Places
 from actors.core.record import Tail as Tail

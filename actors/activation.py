@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from actors.children import Children
-from actors.containers.base import Container, ContainerContext, Run
+from actors.containers.base import Container, Run
 from actors.endings import Endings
 from actors.errors import (
     ActorBrokenError,
@@ -43,6 +43,7 @@ from actors.messages import (
     Look,
     Message,
     NeedRun,
+    ProcessGone,
     Reply,
     Report,
     RunFailed,
@@ -60,6 +61,7 @@ from actors.sandbox.decide import (
     EndRun,
     FireAlarm,
     Hibernate,
+    NoteExit,
     Refusal,
     StopSandbox,
     UnexposePort,
@@ -155,16 +157,7 @@ class Activation:
             ) from error
 
     def _make_container(self, spec: ContainerSpec) -> Container:
-        """Make the sandbox's place; touches nothing yet.
-
-        Raises:
-            ValueError, TypeError: There is no such kind, or it does not understand its options.
-        """
-        factory = self._around.containers.get(spec.kind)
-        if factory is None:
-            known = ", ".join(sorted(self._around.containers))
-            raise ValueError(f"no containers of kind {spec.kind!r} here; there are: {known}")
-        return factory(ContainerContext(self.sandbox, self._around.folder_of(self.sandbox)), spec.options)
+        return self._around.make_container(self.sandbox, spec, lambda gone: self._report(ProcessGone(gone)))
 
     @property
     def visible_state(self) -> SandboxState | None:
@@ -413,10 +406,14 @@ class Activation:
             self.runs.bring_up(self._container, run_id, reattach=True)
             return
         run_id = self._around.new_run_id()
-        begun = decide(self.state, BeginRun(run_id), self._around.clock())
-        assert not isinstance(begun, Refusal)
-        await self._commit(begun)
+        await self._record(BeginRun(run_id))
         self.runs.bring_up(self._container, run_id, reattach=False)
+
+    async def _record(self, command: BeginRun | EndRun | NoteExit) -> None:
+        """Make durable what happens to a run; none of it can be refused."""
+        decided = decide(self.state, command, self._around.clock())
+        assert not isinstance(decided, Refusal)
+        await self._commit(decided)
 
     async def _on_report(self, report: Report) -> None:
         match report:
@@ -443,13 +440,14 @@ class Activation:
                     self.runs.came_up()
                 await self._end_run(run_id, reason)
                 await self._go_on_for_held()
+            case ProcessGone(gone):
+                log.info("process exited", sandbox=self.sandbox, process=gone.process, exit_code=gone.exit_code)
+                await self._record(NoteExit(gone.run_id, gone.process, gone.exit_code))
             case Cleared():
                 await self._on_cleared(report)
 
     async def _end_run(self, run_id: str, reason: RunEnd) -> None:
-        ended = decide(self.state, EndRun(run_id, reason), self._around.clock())
-        assert not isinstance(ended, Refusal)
-        await self._commit(ended)
+        await self._record(EndRun(run_id, reason))
         pull(self.book.groundless(self.state, self._around.clock()))
         run = self.runs.part_with(self._current_run_id())
         if run is not None:

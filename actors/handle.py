@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.containers.base import ContainerProcess, ExecResult, ProcessOptions, ProcessStatus, Run
+from actors.containers.base import ContainerProcess, ExecResult, ProcessOptions, ProcessStatus, RestartPolicy, Run
 from actors.errors import NotListeningError, ProcessNotFoundError, SandboxNotFoundError
 from actors.previews import PreviewURL, preview_domain, preview_of, previews_of, public_address
 from actors.sandbox.decide import (
@@ -132,11 +132,19 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; minus the signal number if a signal ended it."""
+        """Of its last end; None while it runs. Minus the signal number if a signal ended it."""
         return self._process.exit_code
 
+    @property
+    def restarts(self) -> int:
+        """How often it was started again after it had exited by itself."""
+        return self._process.restarts
+
     async def wait(self) -> int:
-        """Block until it has exited; return the exit code. Cancelling this leaves the process alone."""
+        """Block until it has exited, and is not started again; return the exit code.
+
+        Cancelling this leaves the process alone.
+        """
         return await self._process.wait()
 
     async def kill(self, signal: int = 15) -> None:
@@ -170,7 +178,7 @@ class Process:
                 else:
                     answered = True
                     await stream.aclose()
-                if self._process.exit_code is not None:
+                if self._process.status is ProcessStatus.EXITED:
                     outcome = f"process {self.id} exited with code {self._process.exit_code}"
                     raise NotListeningError(port, [*tried, ("process", outcome)])
                 if answered:
@@ -314,6 +322,7 @@ class Sandbox:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         id: str | None = None,  # noqa: A002 - the published name
+        restart: RestartPolicy | str = RestartPolicy.NEVER,
     ) -> Process:
         """Start a service in the sandbox, bringing its container up first if need be.
 
@@ -322,6 +331,12 @@ class Sandbox:
             cwd: None: the sandbox's own workspace.
             env: Added to a small environment of the container's own.
             id: None: one is made up.
+            restart: ``"never"`` (default), ``"on-failure"`` or ``"always"``: what happens when it exits by itself. The
+                pauses grow from a tenth of a second to a minute.
+
+        It is started again when the sandbox wakes, unless it has exited with 0 or was told to end by `Process.kill`.
+        Asked for once more after a wake, the one that was brought back is returned; so a program may provision its
+        sandbox each time it starts. Of what was started under the same id otherwise, the new takes the place.
 
         Raises:
             UnsupportedError: This kind of container runs no processes.
@@ -329,7 +344,9 @@ class Sandbox:
             SandboxNotFoundError, SandboxStoppedError, RetryableError.
         """
         async with self.running() as run:
-            return Process(await run.start_process(ProcessOptions(command, cwd, env or {}, id)), run)
+            return Process(
+                await run.start_process(ProcessOptions(command, cwd, env or {}, id, RestartPolicy(restart))), run
+            )
 
     async def list_processes(self) -> list[Process]:
         """Return the processes of the current run, exited ones included; none while asleep. Wakes nothing."""

@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar
 import outcome
 import trio
 
-from actors.containers.base import Run
+from actors.containers.base import ProcessExit, Run
 from actors.errors import ShuttingDownError, StoreError
 from actors.sandbox.admission import RefusedBecause, VisitRequest
 from actors.sandbox.decide import Command
@@ -150,6 +150,13 @@ class RunGone:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessGone:
+    """A container reports: a process has exited by itself."""
+
+    exit: ProcessExit
+
+
+@dataclass(frozen=True, slots=True)
 class Cleared:
     """A child reports: nothing is left of a destroyed sandbox but its log, or why something is."""
 
@@ -163,7 +170,7 @@ class Cleared:
 
 Asked = Call | Admit | NeedRun | Look
 """Messages somebody waits for."""
-Report = RunReady | RunFailed | RunGone | Cleared
+Report = RunReady | RunFailed | RunGone | ProcessGone | Cleared
 """Messages from the actor's own children."""
 Message = Asked | Report
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import trio
 
-from actors.containers.base import ContainerFactory
+from actors.containers.base import Container, ContainerContext, ContainerFactory, ProcessExit
 from actors.core.budget import WakeBudget
 from actors.sandbox.decide import Rules
+from actors.sandbox.events import ContainerSpec
 from actors.sandbox.ids import SandboxId
 from actors.store import Store
 
@@ -68,3 +69,17 @@ class Surroundings:
     wakes: WakeBudget
     forget: Callable[[SandboxId], None]
     """Called in the step in which an actor's task ends."""
+
+    def make_container(
+        self, sandbox: SandboxId, spec: ContainerSpec, on_exit: Callable[[ProcessExit], None]
+    ) -> Container:
+        """Make a sandbox's place; touches nothing yet.
+
+        Raises:
+            ValueError, TypeError: There is no such kind, or it does not understand its options.
+        """
+        factory = self.containers.get(spec.kind)
+        if factory is None:
+            known = ", ".join(sorted(self.containers))
+            raise ValueError(f"no containers of kind {spec.kind!r} here; there are: {known}")
+        return factory(ContainerContext(sandbox, self.folder_of(sandbox), on_exit), spec.options)

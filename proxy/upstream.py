@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import trio
 
-from actors import Visit
+from actors import NotListeningError, Visit
 from proxy.pump import ENDED, READABLE, Pump
 from proxy.transport import SocketTransport
 
@@ -211,15 +211,21 @@ class Pool:
 
 
 async def connect(visit: Visit, connect_timeout_s: float) -> Upstream:
-    """Dial the service of a visit.
+    """Dial the service of a visit; one that a wake has just brought back is waited for until it listens.
 
     Raises:
         NotListeningError: Nothing accepts on that port.
         trio.TooSlowError: Nothing did in time.
     """
     grant = visit.grant
-    with trio.fail_after(connect_timeout_s):
-        stream = await visit.run.dial(grant.port)
+    try:
+        with trio.fail_after(connect_timeout_s):
+            stream = await visit.run.dial(grant.port)
+    except NotListeningError:
+        # Bounded by the run, by the wake deadline: not a matter of how long a connection takes.
+        await visit.run.wait_listening(grant.port)
+        with trio.fail_after(connect_timeout_s):
+            stream = await visit.run.dial(grant.port)
     if isinstance(stream, trio.SocketStream):
         stream = SocketTransport.take_over(stream)
     return Upstream((grant.run_id, grant.port), stream)

@@ -142,6 +142,9 @@ class AddressRun:
             raise NotListeningError(port, [(address, f"{reason}, not dialled") for address, reason in reasons.items()])
         return allowed
 
+    async def wait_listening(self, port: int) -> None:  # noqa: ARG002  # nothing is known of any
+        await trio.lowlevel.checkpoint()
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:  # noqa: ARG002  # refused whatever they are
         raise UnsupportedError(_NO_PROCESSES)
 

@@ -23,7 +23,19 @@ class ProcessStatus(StrEnum):
     """What a process is doing, as far as its container knows."""
 
     RUNNING = "running"
+    RESTARTING = "restarting"
+    """It has exited, and is started again after a pause."""
     EXITED = "exited"
+
+
+class RestartPolicy(StrEnum):
+    """What happens when a process exits by itself; one that its owner told to end is never started again."""
+
+    NEVER = "never"
+    """Not before the sandbox wakes the next time, and then only if it exited with another code than 0."""
+    ON_FAILURE = "on-failure"
+    """Started again, after ever longer pauses, unless it exited with 0."""
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,18 @@ class ProcessOptions:
     Left out of `repr`: this is where people put secrets."""
     id: str | None = None
     """None: one is made up."""
+    restart: RestartPolicy = RestartPolicy.NEVER
+    """For services, not for commands that are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """A process has exited by itself: nobody had asked it to."""
+
+    run_id: str
+    process: str
+    """Its id."""
+    exit_code: int
 
 
 class ContainerProcess(Protocol):
@@ -66,10 +90,17 @@ class ContainerProcess(Protocol):
     def status(self) -> ProcessStatus: ...
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; minus the signal number if a signal ended it."""
+        """Of its last end; None while it runs. Minus the signal number if a signal ended it."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again after it had exited by itself."""
 
     async def wait(self) -> int:
-        """Block until it has exited; return the exit code. Cancelling this leaves the process alone."""
+        """Block until it has exited and is not started again; return the exit code.
+
+        Cancelling this leaves the process alone.
+        """
 
     async def kill(self, signal: int = ...) -> None:
         """Send a signal to the process and its group. A process that has exited is left in peace: no error."""
@@ -93,8 +124,16 @@ class Run(Protocol):
             NotListeningError: Nothing accepted; `tried` names each address.
         """
 
+    async def wait_listening(self, port: int) -> None:
+        """Block while services that were brought back with this run may be about to listen on `port`.
+
+        Returns at once for a port that nothing is known of: to wait would keep everybody waiting who has mistyped.
+        """
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:
-        """Start a service. Cancelling this either starts nothing or leaves it listed in `processes`.
+        """Start a service, or return the one that the wake has just brought back, if it is the same.
+
+        Cancelling this either starts nothing or leaves it listed in `processes`.
 
         Raises:
             UnsupportedError: This kind runs no processes of ours.
@@ -175,6 +214,8 @@ class ContainerContext:
     sandbox: SandboxId
     folder: Path
     """For this sandbox's container alone; it need not exist yet."""
+    on_exit: Callable[[ProcessExit], None] = lambda _: None
+    """To be called for each process that exits by itself. Must not wait or raise."""
 
 
 ContainerFactory = Callable[[ContainerContext, Mapping[str, object]], Container]

@@ -21,7 +21,7 @@ A frame is a list of byte strings::
     | n: u32 | field | field | …  |          field:  | length: u32 | bytes |          all big-endian
 
 To the keeper:   hello mark · start serial kind name cwd argc argv… NAME=value… · signal serial number ·
-                 forget name · stop seconds
+                 forget name · stop seconds          (kind: exec, service, or again for one that was started before)
 From the keeper: ready · failed text · started serial pid · refused serial text ·
                  exited serial code truncated · idle      (idle: no child of any kind is left)
 """
@@ -181,14 +181,14 @@ def signal_exactly(pid: int, started: int, signum: int) -> None:
 class Output:
     """What one process prints: the pipe's reading end, and the bounded file that the bytes go to."""
 
-    def __init__(self, fd: int, path: bytes, *, rotate: bool) -> None:
+    def __init__(self, fd: int, path: bytes, *, rotate: bool, append: bool = False) -> None:
         self.fd = fd
         self.path = path
         self.truncated = False
         self._rotate = rotate
         self._size = 0
         self._file = -1
-        self._open()
+        self._open(0 if append else os.O_TRUNC)
 
     def read(self) -> int:
         """Move what is in the pipe, at most one pipe full. Return how much that was; 0 at its end, -1 if empty."""
@@ -216,10 +216,10 @@ class Output:
             os.close(self._file)
             self._file = -1
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _open(self, truncate: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | truncate
         self._file = os.open(self.path, flags, 0o600)
-        self._size = 0
+        self._size = os.fstat(self._file).st_size
 
     def _write(self, data: bytes) -> None:
         if self._rotate:
@@ -227,7 +227,7 @@ class Output:
                 os.replace(self.path, self.path + b".1")
                 os.close(self._file)
                 self._file = -1
-                self._open()
+                self._open(os.O_TRUNC)
         elif self._size + len(data) > OUTPUT_BYTES_MAX:
             data = data[: OUTPUT_BYTES_MAX - self._size]
             self.truncated = True
@@ -387,7 +387,7 @@ class Keeper:
                 err, err_in = _pipe(opened)
                 outputs.append((err, name + b".err"))
             for fd, path in outputs:
-                kept.append(Output(fd, path, rotate=kind != b"exec"))
+                kept.append(Output(fd, path, rotate=kind != b"exec", append=kind == b"again"))
             pid = os.fork()
         except OSError as error:
             for output in kept:

@@ -37,6 +37,8 @@ class Launch:
     argv: tuple[str, ...] = field(repr=False)
     cwd: str
     env: Mapping[str, str] = field(repr=False)
+    options: ProcessOptions = field(repr=False)
+    """What was asked for."""
 
     def frame(self, serial: int, kind: str, name: str) -> bytes:
         """Return the keeper's ``start`` frame. `name` is what its output files are called, without an ending.
@@ -104,7 +106,7 @@ def prepare(options: ProcessOptions, workspace: str, base: Mapping[str, str]) ->
             raise InvalidNameError(f"environment variable {name[:80]!r}: not empty, without '=' and NUL")
         _check_text(f"environment variable {name[:80]!r}", value)
     command = options.command if isinstance(options.command, str) else shlex.join(argv)
-    return Launch(options.id, command, argv, cwd, env)
+    return Launch(options.id, command, argv, cwd, env, options)
 
 
 def _argv(command: str | Sequence[str]) -> tuple[str, ...]:

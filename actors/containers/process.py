@@ -6,6 +6,7 @@ output can neither fill the disk nor block it. See `keeper.py` for how.
 
 The folder of a sandbox's container::
 
+    services                what is started again when the sandbox wakes; holds secrets (see `services.py`)
     workspace/              the services' home and working folder; lives as long as the sandbox
     runs/<run id>/          of the newest runs
         keeper              who keeps it (see `leftovers.py`)
@@ -33,7 +34,8 @@ from actors.containers.base import Container, ContainerContext, ContainerFactory
 from actors.containers.launch import base_environment, check_run_id
 from actors.containers.leftovers import end_leftovers
 from actors.containers.process_run import KEEPER_STDERR, ProcessRun
-from actors.errors import ContainerStartError
+from actors.containers.services import ServiceBook
+from actors.errors import ContainerError, ContainerStartError
 
 RUNS_KEPT: Final = 3
 """Folders of runs, the current one included: their logs are what is asked for after a crash."""
@@ -77,6 +79,8 @@ class ProcessContainer:
         self._folder = Path(os.path.abspath(context.folder))
         self._stop_grace = stop_grace
         self._python = python
+        self._on_exit = context.on_exit
+        self._book = ServiceBook(self._folder)
 
     def __repr__(self) -> str:
         return f"<process container of {self._sandbox}>"
@@ -87,7 +91,16 @@ class ProcessContainer:
             await trio.to_thread.run_sync(self._make_folders, folder)
         except OSError as error:
             raise ContainerStartError(f"cannot make the folder of a run: {error}") from error
+        try:
+            await self._book.load()
+        except ContainerError as error:
+            raise ContainerStartError(str(error)) from error
         run: ProcessRun = await nursery.start(self._serve, run_id, folder)
+        try:
+            await run.revive()
+        except BaseException:
+            await run.abort()
+            raise
         return run
 
     async def reattach(self, run_id: str, nursery: trio.Nursery) -> None:  # noqa: ARG002  # there is never a run to serve
@@ -95,7 +108,7 @@ class ProcessContainer:
         await end_leftovers(self._folder / "runs" / check_run_id(run_id))
 
     async def retire(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await self._book.clear()
 
     async def remove(self) -> None:
         await trio.to_thread.run_sync(remove_tree, self._folder)
@@ -118,6 +131,8 @@ class ProcessContainer:
             workspace=workspace,
             environment=environment,
             stop_grace=self._stop_grace,
+            book=self._book,
+            on_exit=self._on_exit,
         )
         await run.serve(task_status)
 

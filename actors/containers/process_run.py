@@ -11,20 +11,29 @@ task alone changes what is known of the processes.
 import os
 import secrets
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import Enum
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
-from actors.containers.base import ExecResult, ProcessOptions, ProcessStatus
+from actors.containers import restarting
+from actors.containers.base import ExecResult, ProcessExit, ProcessOptions
 from actors.containers.dial import LOOPBACK, dial
 from actors.containers.keeper import KILL_SECONDS_MAX, OUTPUT_BYTES_MAX, READ_BYTES, Unpacker, pack
 from actors.containers.launch import Launch, prepare
 from actors.containers.leftovers import KEEPER_END_S, sweep
-from actors.errors import ContainerError, ContainerStartError
+from actors.containers.service import Service, Stage, read_end
+from actors.containers.services import ServiceBook
+from actors.containers.warmth import Warmth
+from actors.errors import ContainerError, ContainerStartError, NotListeningError, PorticoError
+
+log = structlog.get_logger("portico.process_run")
+
 
 RUNNING_MAX: Final = 256
 """Processes of one run at a time; each takes two or three descriptors of the keeper's (1024 by default)."""
@@ -36,80 +45,11 @@ KILLED_EXIT_CODE: Final = -int(signals.SIGKILL)
 """Stands for an end that nobody was left to see: all of them are killed then."""
 
 _OUTBOX_FRAMES: Final = 1024
-_LOG_READ_ATTEMPTS: Final = 3
 _COMPLAINT_BYTES_MAX: Final = 4096
 # From the end of its socket to its exit code: the keeper does nothing in between.
 _LAST_WORDS_S: Final = 1.0
 # After SIGKILL; a keeper that is still there then hangs in the kernel.
 _KEEPER_KILL_S: Final = 30.0
-
-
-class _Stage(Enum):
-    ASKED = "asked"
-    RUNNING = "running"
-    REFUSED = "refused"
-    EXITED = "exited"
-
-
-class Service:
-    """One process of a run (a `ContainerProcess`), and the same for a command that is waited for."""
-
-    def __init__(self, run: "ProcessRun", serial: int, launch: Launch, name: str, process_id: str) -> None:
-        self.id = process_id
-        self.command = launch.command
-        self.pid = 0
-        self.exit_code: int | None = None
-        self.serial = serial
-        self.name = name
-        """Of its output files, without ending. Used once in a run, also if its `id` is used again."""
-        self.stage = _Stage.ASKED
-        self.refusal = ""
-        self.truncated = False
-        self.settled = trio.Event()
-        """It runs, was refused, or the run is over."""
-        self.exited = trio.Event()
-        self._run = run
-
-    def __repr__(self) -> str:
-        return f"<process {self.id} pid {self.pid} {self.stage.value}>"
-
-    @property
-    def status(self) -> ProcessStatus:
-        return ProcessStatus.EXITED if self.exited.is_set() else ProcessStatus.RUNNING
-
-    async def wait(self) -> int:
-        """Block until it has exited; return the exit code."""
-        await self.exited.wait()
-        assert self.exit_code is not None
-        return self.exit_code
-
-    async def kill(self, signal: int = signals.SIGTERM) -> None:
-        """Send a signal to the process and its group; to nobody if it has exited.
-
-        Raises:
-            ValueError: There is no such signal.
-        """
-        if signal not in signals.valid_signals():
-            raise ValueError(f"{signal} is no signal's number")
-        if self.exited.is_set():
-            await trio.lowlevel.checkpoint()
-            return
-        await self._run.ask(b"signal", b"%d" % self.serial, b"%d" % signal)
-
-    async def logs(self) -> bytes:
-        """Return the newest output, 512 KiB at least if there is as much. Empty once the run's folder is gone."""
-        return await trio.to_thread.run_sync(read_log, self._run.folder / f"{self.name}.log")
-
-    def settle(self, stage: _Stage, *, exit_code: int | None = None, refusal: str = "") -> None:
-        """Note what became of it. The first end that is told stays."""
-        if self.exited.is_set():
-            return
-        self.stage = stage
-        self.refusal = refusal
-        self.settled.set()
-        if stage in (_Stage.EXITED, _Stage.REFUSED):
-            self.exit_code = exit_code
-            self.exited.set()
 
 
 class ProcessRun:
@@ -126,6 +66,8 @@ class ProcessRun:
         workspace: str,
         environment: dict[str, str],
         stop_grace: float,
+        book: ServiceBook,
+        on_exit: Callable[[ProcessExit], None],
     ) -> None:
         self.run_id = run_id
         self.folder = folder
@@ -135,6 +77,11 @@ class ProcessRun:
         self._workspace = workspace
         self._environment = environment
         self._stop_grace = stop_grace
+        self._book = book
+        self._on_exit = on_exit
+        self._warmth = Warmth(book.ports)
+        self._tasks: trio.Nursery | None = None
+        """Set while the run is up."""
         self._up = True
         self._ready = False
         """The keeper has said so: from now on there may be something to leave behind."""
@@ -160,18 +107,71 @@ class ProcessRun:
         All process containers of a host share it: who listens there is not checked. Use containers with a
         network of their own where sandboxes must not meet each other's ports.
         """
-        return await dial(port, LOOPBACK, self._is_up)
+        stream = await dial(port, LOOPBACK, self._is_up)
+        if self._warmth.note(port) and self._tasks is not None:
+            self._tasks.start_soon(self._remember_port, port)
+        return stream
+
+    async def wait_listening(self, port: int) -> None:
+        """Block while services that were brought back with this run may be about to listen on `port`."""
+        await self._warmth.wait(port, partial(self._is_listening, port), self._is_warming)
 
     async def start_process(self, options: ProcessOptions) -> Service:
         launch = prepare(options, self._workspace, self._environment)
+        revived = self._revived_as(options)
+        if revived is not None and revived.launch.options == replace(options, id=revived.id):
+            # Whoever provisions the sandbox anew asks for what the wake has brought back already.
+            revived.revived = False
+            await trio.lowlevel.checkpoint()
+            return revived
+        if revived is not None and revived.id == options.id:
+            await revived.kill(signals.SIGKILL)
+            await revived.wait()
         process_id = launch.id or f"proc-{secrets.token_hex(4)}"
-        if any(service.id == process_id for service in self._alive.values()):
+        if any(service.id == process_id for service in self._current()):
             raise ContainerError(f"process {process_id!r} is running already")
+        # Before it is started: what is acknowledged is remembered, and a disk that is full is told of now.
+        await self._book.remember(replace(options, id=process_id), [service.id for service in self._current()])
+        try:
+            return await self._start_service(launch, process_id)
+        except ContainerError:
+            await self._book.forget(process_id)
+            raise
+
+    async def revive(self) -> None:
+        """Start what the record says, under the ids that it had; what does not start is told and left out."""
+        for options in self._book.services:
+            assert options.id is not None
+            try:
+                launch = prepare(options, self._workspace, self._environment)
+                service = await self._start_service(launch, options.id)
+            except PorticoError as error:
+                log.warning("service not brought back", run=self.run_id, process=options.id, error=str(error))
+            else:
+                service.revived = True
+
+    def _revived_as(self, options: ProcessOptions) -> Service | None:
+        """Return the service, brought back by the wake and not asked for since, that `options` mean."""
+        revived = [service for service in self._current() if service.revived]
+        for service in revived:
+            if options.id == service.id:
+                return service
+        if options.id is not None:
+            return None
+        alike = [service for service in revived if service.launch.options == replace(options, id=service.id)]
+        return alike[0] if alike else None
+
+    def _current(self) -> list[Service]:
+        """Return the services that run or are to be started again."""
+        waiting = [service for service in self._listed.values() if service.stage is Stage.RESTARTING]
+        return [*(service for service in self._alive.values() if not service.name.startswith("exec~")), *waiting]
+
+    async def _start_service(self, launch: Launch, process_id: str) -> Service:
         serial = self._next_serial()
         # "~" is in no id, so an id's second process cannot take another's file, nor the first one's.
         taken = any(service.id == process_id for service in self._listed.values())
         service = Service(self, serial, launch, f"{process_id}~{serial}" if taken else process_id, process_id)
-        await self._begin(service, launch, "service")
+        await self._begin(service, "service")
         return service
 
     async def exec(self, options: ProcessOptions) -> ExecResult:
@@ -180,7 +180,7 @@ class ProcessRun:
         serial = self._next_serial()
         command = Service(self, serial, launch, f"exec~{serial}", f"exec~{serial}")
         try:
-            await self._begin(command, launch, "exec")
+            await self._begin(command, "exec")
             code = await command.wait()
             out, err = await trio.to_thread.run_sync(self._read_outputs, command.name)
             return ExecResult(code, out, err, command.truncated)
@@ -223,6 +223,12 @@ class ProcessRun:
     async def sleep(self) -> None:
         await self.stop()
 
+    async def abort(self) -> None:
+        """End everything at once, without politeness; return when nothing is left."""
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+
     async def wait_stopped(self) -> str:
         await self._ended.wait()
         return self._reason
@@ -241,6 +247,7 @@ class ProcessRun:
             task_status.started(self)
             with self._scope:
                 async with trio.open_nursery() as tasks:
+                    self._tasks = tasks
                     tasks.start_soon(self._write)
                     await self._read()
                     tasks.cancel_scope.cancel()
@@ -266,21 +273,22 @@ class ProcessRun:
         self._serial += 1
         return self._serial
 
-    async def _begin(self, service: Service, launch: Launch, kind: str) -> None:
+    async def _begin(self, service: Service, kind: str) -> None:
         """Have the keeper start it and wait until it runs. A cancelled wait leaves it to the reader task."""
-        frame = launch.frame(service.serial, kind, service.name)
+        frame = service.launch.frame(service.serial, kind, service.name)
         self._alive[service.serial] = service
         try:
             await self._outbox.send(frame)
         except BaseException as error:
             # Not sent, so the keeper will never speak of it.
             del self._alive[service.serial]
-            service.settle(_Stage.REFUSED, refusal="the run has stopped")
+            if not service.restarts:
+                service.settle(Stage.REFUSED, refusal="the run has stopped")
             if isinstance(error, trio.BrokenResourceError):
                 raise ContainerError("the run has stopped") from None
             raise
         await service.settled.wait()
-        if service.stage is _Stage.REFUSED:
+        if service.stage is Stage.REFUSED:
             raise ContainerError(service.refusal)
 
     async def _greet(self) -> None:
@@ -325,18 +333,106 @@ class ProcessRun:
         if event == b"started":
             self._tenants = True
             service.pid = int(fields[1])
+            service.started_at = trio.current_time()
+            service.exit_code = None
             if not service.name.startswith("exec~"):
                 self._listed[service.serial] = service
-            service.settle(_Stage.RUNNING)
+            service.settle(Stage.RUNNING)
         elif event == b"refused":
             del self._alive[service.serial]
-            service.settle(_Stage.REFUSED, refusal=fields[1].decode(errors="replace"))
-            self._forget(service)
+            refusal = fields[1].decode(errors="replace")
+            if service.restarts:
+                # It had run before, and has printed something: `_start_again` goes on.
+                service.refuse(refusal)
+            else:
+                service.settle(Stage.REFUSED, refusal=refusal)
+                self._forget(service)
         elif event == b"exited":
             del self._alive[service.serial]
             service.truncated = fields[2] == b"1"
-            service.settle(_Stage.EXITED, exit_code=int(fields[1]))
+            self._exited(service, int(fields[1]))
             self._forget_oldest()
+
+    def _exited(self, service: Service, exit_code: int) -> None:
+        """Decide what becomes of a process that has exited."""
+        by_itself = self._up and service.serial in self._listed and not service.told_to_end
+        if not by_itself:
+            service.settle(Stage.EXITED, exit_code=exit_code)
+            return
+        assert self._tasks is not None
+        self._on_exit(ProcessExit(self.run_id, service.id, exit_code))
+        if restarting.is_wanted(service.launch.options.restart, exit_code):
+            service.stage = Stage.RESTARTING
+            service.exit_code = exit_code
+            self._tasks.start_soon(self._start_again, service)
+            return
+        service.settle(Stage.EXITED, exit_code=exit_code)
+        if exit_code == 0:
+            self._tasks.start_soon(self._leave_out, service.id)
+
+    async def _start_again(self, service: Service) -> None:
+        """Task: start a service once more after a pause, and again if that fails, until its owner ends it."""
+        ran_s = trio.current_time() - service.started_at
+        while True:
+            service.pause_s = restarting.next_pause(service.pause_s, ran_s)
+            await trio.sleep(service.pause_s)
+            if not self._up or service.exited.is_set():
+                return
+            ran_s = 0.0
+            self._listed.pop(service.serial, None)
+            try:
+                service.serial = self._next_serial()
+            except ContainerError as error:
+                log.warning("service not started again", run=self.run_id, process=service.id, error=str(error))
+                continue
+            finally:
+                self._listed[service.serial] = service
+            service.restarts += 1
+            service.settled = trio.Event()
+            try:
+                await self._begin(service, "again")
+            except ContainerError as error:
+                log.warning("service not started again", run=self.run_id, process=service.id, error=str(error))
+                service.stage = Stage.RESTARTING
+            else:
+                return
+
+    async def let_end(self, service: Service) -> None:
+        """Take a service off the record, as its owner wants it to end."""
+        if service.serial not in self._listed:
+            return
+        await self._book.forget(service.id)
+        service.told_to_end = True
+        if service.stage is Stage.RESTARTING:
+            service.settle(Stage.EXITED, exit_code=service.exit_code)
+
+    async def _leave_out(self, process_id: str) -> None:
+        """Task: what has done its work is not started again."""
+        # Another may have taken its id meanwhile.
+        if not any(service.id == process_id for service in self._current()):
+            try:
+                await self._book.forget(process_id)
+            except ContainerError as error:
+                log.warning("service not taken off the record", run=self.run_id, process=process_id, error=str(error))
+
+    async def _remember_port(self, port: int) -> None:
+        try:
+            await self._book.note_port(port)
+        except ContainerError as error:
+            # The next wake will not wait for it; nothing else is lost.
+            log.warning("port not kept", run=self.run_id, port=port, error=str(error))
+
+    async def _is_listening(self, port: int) -> bool:
+        try:
+            stream = await dial(port, LOOPBACK, self._is_up)
+        except NotListeningError:
+            return False
+        stream.socket.close()
+        return True
+
+    def _is_warming(self) -> bool:
+        """Say whether something that was brought back runs, or is to run again."""
+        return self._up and bool(self._current())
 
     def _forget_oldest(self) -> None:
         exited = [service for service in self._listed.values() if service.exited.is_set()]
@@ -369,10 +465,10 @@ class ProcessRun:
                 self._reason = await self._last_words()
         if left:
             self._reason += f"; {left} of its processes could not be killed"
-        for service in self._alive.values():
-            if service.stage is _Stage.ASKED:
-                service.settle(_Stage.REFUSED, refusal="the run has stopped")
-            service.settle(_Stage.EXITED, exit_code=KILLED_EXIT_CODE)
+        for service in [*self._alive.values(), *self._listed.values()]:
+            if service.stage is Stage.ASKED:
+                service.settle(Stage.REFUSED, refusal="the run has stopped")
+            service.settle(Stage.EXITED, exit_code=KILLED_EXIT_CODE)
         self._alive.clear()
         self._tenants = False
         self._ended.set()
@@ -382,14 +478,14 @@ class ProcessRun:
         with trio.move_on_after(_LAST_WORDS_S):
             await self._keeper.wait()
         code = self._keeper.returncode
-        complaint = await trio.to_thread.run_sync(_read_end, self.folder / KEEPER_STDERR, _COMPLAINT_BYTES_MAX)
+        complaint = await trio.to_thread.run_sync(read_end, self.folder / KEEPER_STDERR, _COMPLAINT_BYTES_MAX)
         lines = complaint.decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         text = f"its keeper ended unexpectedly (exit code {code})"
         return f"{text}: {said[:500]}" if said else text
 
     def _read_outputs(self, name: str) -> tuple[bytes, bytes]:
-        out, err = (_read_end(self.folder / f"{name}.{ending}", OUTPUT_BYTES_MAX) for ending in ("out", "err"))
+        out, err = (read_end(self.folder / f"{name}.{ending}", OUTPUT_BYTES_MAX) for ending in ("out", "err"))
         return out, err
 
     def _drop_outputs(self, name: str) -> None:
@@ -399,28 +495,3 @@ class ProcessRun:
 
 KEEPER_STDERR: Final = "keeper.stderr"
 """In the run's folder: empty, unless the keeper failed."""
-
-
-def read_log(path: Path) -> bytes:
-    """Return the older and the newer half of a service's output. Blocks: for a thread."""
-    for _ in range(_LOG_READ_ATTEMPTS):
-        try:
-            with open(path, "rb") as newer:
-                before = os.fstat(newer.fileno()).st_ino
-                older = _read_end(path.with_name(path.name + ".1"), OUTPUT_BYTES_MAX)
-                data = older + newer.read(OUTPUT_BYTES_MAX)
-            # Turned over while it was read: the halves do not belong together.
-            if os.stat(path).st_ino == before:
-                return data
-        except FileNotFoundError:
-            continue  # in the middle of turning over, or gone with the folder
-    return _read_end(path, OUTPUT_BYTES_MAX)
-
-
-def _read_end(path: Path, size: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-            return file.read(size)
-    except FileNotFoundError:
-        return b""

@@ -95,6 +95,8 @@ class FakeContainer:
         """{run id: connections that were made}."""
         self.run: FakeRun | None = None
         """The newest run."""
+        self.coming: dict[int, trio.Event] = {}
+        """{port: set once a service that was brought back listens there, or never will}."""
         self.slept: list[str] = []
         """Ids of the runs that were put to sleep, in order."""
         self.sleep_error: str | None = None
@@ -184,6 +186,12 @@ class FakeRun:
         self._container.dials[self.run_id] += 1
         return ours
 
+    async def wait_listening(self, port: int) -> None:
+        await trio.lowlevel.checkpoint()
+        coming = self._container.coming.get(port)
+        if coming is not None:
+            await coming.wait()
+
     async def start_process(self, options: ProcessOptions) -> "FakeProcess":
         await trio.lowlevel.checkpoint()
         process = self._launch(options)
@@ -243,6 +251,7 @@ class FakeProcess:
         self.pid = pid
         self.command = command
         self.exit_code: int | None = None
+        self.restarts = 0
         self.stdout = program.stdout if program is not None else b""
         self.stderr = program.stderr if program is not None else b""
         self._exited = trio.Event()

@@ -106,6 +106,9 @@ class InProcessRun:
         self._conversations.start_soon(service, theirs)
         return ours
 
+    async def wait_listening(self, port: int) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:
         raise UnsupportedError("services are functions here, not processes")
 

@@ -296,7 +296,7 @@ class Process(Answer, frozen=True, kw_only=True):
     id: str
     command: str
     pid: int
-    status: Literal["running", "exited"]
+    status: Literal["running", "restarting", "exited"]
     exit_code: int | None
     """Null while it runs; minus the signal's number if a signal ended it."""
 

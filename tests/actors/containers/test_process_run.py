@@ -11,7 +11,8 @@ import trio
 from actors.containers import process_run as module
 from actors.containers.base import ProcessOptions, ProcessStatus
 from actors.containers.keeper import OUTPUT_BYTES_MAX
-from actors.containers.process_run import ProcessRun, read_log
+from actors.containers.process_run import ProcessRun
+from actors.containers.service import read_log
 from actors.errors import ContainerError, InvalidNameError
 
 from .conftest import Lifeline, Up

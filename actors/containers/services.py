@@ -1,0 +1,174 @@
+"""What a process container remembers, so that it comes back as it was: its services, and the ports they answered on.
+
+One file in the container's folder, ``services``: JSON, readable by its owner alone (0600), replaced as a whole. It is
+not in the sandbox's log, because the environment of a service is where people put secrets, and a log is kept and shown.
+
+A service is remembered from before its start is acknowledged until it has exited with 0, or its owner has told it to
+end; one that crashed stays, and is started again by the next wake. So `start_process` is for what is to go on running,
+and `exec` for what is to be done once.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from actors.containers.base import ProcessOptions, RestartPolicy
+from actors.errors import ContainerError
+
+SERVICES_FILE: Final = "services"
+
+SERVICES_MAX: Final = 256
+"""Remembered at once, as many as may run at once; of those that have crashed, the oldest make room."""
+
+PORTS_MAX: Final = 256
+"""Ports remembered at once."""
+
+
+class _Service(msgspec.Struct, frozen=True):
+    id: str
+    command: str | list[str]
+    cwd: str | None
+    env: dict[str, str]
+    restart: RestartPolicy
+
+
+class _File(msgspec.Struct, frozen=True):
+    services: list[_Service]
+    ports: list[int]
+
+
+class ServiceBook:
+    """The services of one container, in memory and on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin with none; `load` reads what is on disk.
+
+        Args:
+            folder: The container's.
+        """
+        self._path: Final = folder / SERVICES_FILE
+        # {id: how to start it}, in order of start
+        self._services: dict[str, ProcessOptions] = {}
+        self._ports: list[int] = []
+        self._lock = trio.Lock()
+
+    @property
+    def services(self) -> Sequence[ProcessOptions]:
+        """How to start each, with its id; in order of start."""
+        return [*self._services.values()]
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """Where services have answered, in this run or one before."""
+        return [*self._ports]
+
+    async def load(self) -> None:
+        """Read what is on disk; nothing if there is nothing.
+
+        Raises:
+            ContainerError: It cannot be read, or makes no sense.
+        """
+        async with self._lock:
+            try:
+                data = await trio.to_thread.run_sync(self._path.read_bytes)
+                kept = msgspec.json.decode(data, type=_File)
+            except FileNotFoundError:
+                kept = _File([], [])
+            except (OSError, msgspec.MsgspecError):
+                # Not with what it holds, which is secret.
+                raise ContainerError("the record of this sandbox's services cannot be read") from None
+            self._services = {
+                service.id: ProcessOptions(service.command, service.cwd, service.env, service.id, service.restart)
+                for service in kept.services
+            }
+            self._ports = kept.ports
+
+    async def remember(self, options: ProcessOptions, running: Sequence[str]) -> None:
+        """Keep a service; return once that is on disk.
+
+        Args:
+            options: How to start it; its id is set.
+            running: Ids of those that run, and are not to make room.
+
+        Raises:
+            ContainerError: It could not be stored.
+        """
+        assert options.id is not None
+        self._services.pop(options.id, None)
+        for name in [*self._services]:
+            if len(self._services) < SERVICES_MAX:
+                break
+            if name not in running:
+                del self._services[name]
+        self._services[options.id] = options
+        await self._save()
+
+    async def forget(self, process_id: str) -> None:
+        """Do not start this one any more; return once that is on disk.
+
+        Raises:
+            ContainerError: It could not be stored.
+        """
+        if self._services.pop(process_id, None) is not None:
+            await self._save()
+
+    async def note_port(self, port: int) -> None:
+        """Keep a port on which a service has answered."""
+        if port not in self._ports and len(self._ports) < PORTS_MAX:
+            self._ports.append(int(port))
+            await self._save()
+
+    async def clear(self) -> None:
+        """Forget everything, the file too."""
+        self._services.clear()
+        self._ports.clear()
+        async with self._lock:
+            await trio.to_thread.run_sync(_remove, self._path)
+
+    async def _save(self) -> None:
+        # Not to be left between the file and its name: the next write would find what this one left.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                kept = [
+                    _Service(
+                        name,
+                        options.command if isinstance(options.command, str) else [*options.command],
+                        options.cwd,
+                        {**options.env},
+                        options.restart,
+                    )
+                    for name, options in self._services.items()
+                ]
+                data = msgspec.json.encode(_File(kept, self._ports))
+                try:
+                    await trio.to_thread.run_sync(_replace, self._path, data)
+                except OSError as error:
+                    raise ContainerError(f"cannot keep the record of services: {error.strerror}") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a file in place of another so that either is there, whole, after a crash. Blocks: for a thread."""
+    fresh = path.with_name(path.name + ".new")
+    # Left over from a crash, it may be another's.
+    _remove(fresh)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
