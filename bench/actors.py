@@ -35,6 +35,7 @@ from actors.surroundings import Limits
 from actors.testing.containers import fake_containers
 from actors.visits import Visit
 from bench._figure import Figure
+from bench.durability import plain_appends
 
 SANDBOXES: Final = 64
 HISTORY: Final = 100
@@ -84,17 +85,7 @@ async def _admission(folder: Path, count: int) -> float:
 def _plain_writes(path: Path, count: int) -> list[float]:
     """Write and fdatasync as many bytes from plain Python; seconds of each."""
     data, _ = encode(EXPOSED, genesis(SandboxId("plain")))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        seconds = []
-        for _ in range(count):
-            start = time.perf_counter()
-            os.write(fd, data)
-            os.fdatasync(fd)
-            seconds.append(time.perf_counter() - start)
-        return seconds
-    finally:
-        os.close(fd)
+    return plain_appends(path, data, count)
 
 
 async def _changes(folder: Path, count: int) -> list[float]:

@@ -43,9 +43,8 @@ def _record_bytes() -> bytes:
     return encode(record, genesis(sandbox))[0]
 
 
-def _plain_appends(path: Path, count: int) -> list[float]:
+def plain_appends(path: Path, data: bytes, count: int) -> list[float]:
     """Write and fdatasync from plain Python; seconds of each."""
-    data = _record_bytes()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         seconds = []
@@ -166,7 +165,7 @@ def run(quick: bool = False, folder: Path | None = None) -> list[Figure]:
         placed: list[float] = []
         stored: list[float] = []
         for number in range(ROUNDS):
-            plain += _plain_appends(base / "plain", appends)
+            plain += plain_appends(base / "plain", _record_bytes(), appends)
             placed += _plain_writes(base / f"placed-{number}", appends)
             stored += trio.run(_store_appends, _fresh(base, "one"), appends)
         plain_rates, store_rates = [], []

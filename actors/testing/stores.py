@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from actors.errors import FencedError, SandboxNotFoundError, StoreError
-from actors.sandbox.ids import SandboxId
+from actors.sandbox.ids import SYSTEM, SandboxId
 from actors.store import Entry, History, Store
 
 _ALL_PLAIN: Final[dict[str, object]] = {
@@ -236,8 +236,13 @@ async def _check_cancellation(store: Store, sandbox: SandboxId) -> None:
 
 
 async def _check_listing(store: Store) -> None:
+    system = await store.claim(SYSTEM)
+    await store.append(system, [_entry(1)])
+    await store.release(system)
+    _promise(store.exists(SYSTEM), "what belongs to no sandbox is kept as any log is")
     listed = list(await store.sandboxes())
     _promise(listed == sorted(listed), "sandboxes are listed in order")
+    _promise(SYSTEM not in listed, "what belongs to no sandbox is not listed")
     _promise(all(store.exists(sandbox) for sandbox in listed), "what is listed exists")
     expected = {SandboxId(f"check-{number}") for number in range(len(_CHECKS))}
     _promise({sandbox for sandbox in expected if store.exists(sandbox)} == set(listed), "what exists is listed")

@@ -126,6 +126,22 @@ async def test_request_for_another_host_is_the_apps() -> None:
         await call.over.wait()
 
 
+async def test_custom_hostname_is_the_apps_until_it_is_verified() -> None:
+    async with house(tell_head) as it:
+        asked = await it.sandbox.bind_domain("preview.my-app.com", PORT)
+        call = it.call(host=b"preview.my-app.com")
+        await call.hear("http.response.start")
+        assert (await call.hear("http.response.body"))["body"] == b"own"
+        await call.over.wait()
+        await it.runtime.domains.verify(asked)
+        call = it.call(host=b"preview.my-app.com")
+        await call.send("http.request", body=b"", more_body=False)
+        assert (await call.hear("http.response.start"))["status"] == 201
+        assert b"X-Forwarded-Host: preview.my-app.com\r\n" in (await call.hear("http.response.body"))["body"]
+        await call.hear("http.response.body")
+        await call.over.wait()
+
+
 async def test_preview_gets_the_request_as_received_and_the_client_the_answer() -> None:
     async with house(tell_head) as it:
         call = it.call()

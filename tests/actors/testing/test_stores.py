@@ -7,7 +7,7 @@ import trio
 
 from actors.errors import FencedError
 from actors.memorystore import MemoryStore
-from actors.sandbox.ids import SandboxId
+from actors.sandbox.ids import SYSTEM, SandboxId
 from actors.store import Entry, History, Record, Tenure
 from actors.testing.stores import check_store
 
@@ -84,6 +84,11 @@ class ListsUnsorted(MemoryStore):
         return (await super().sandboxes())[::-1]
 
 
+class ListsWhatIsNoSandbox(MemoryStore):
+    async def sandboxes(self) -> Sequence[SandboxId]:
+        return sorted([*await super().sandboxes(), SYSTEM])
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -98,6 +103,7 @@ class ListsUnsorted(MemoryStore):
         AcknowledgesWhatIsFenced,
         ForgetsWhenClosed,
         ListsUnsorted,
+        ListsWhatIsNoSandbox,
     ],
 )
 async def test_broken_store_is_found_out(broken: type[MemoryStore]) -> None:
