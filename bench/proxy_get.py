@@ -87,9 +87,9 @@ async def serve_previews(service_port: int) -> None:
 
 
 @contextmanager
-def process(*args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a part of this file in a process of its own; give its first line. It ends when its input does."""
-    command = [sys.executable, "-m", "bench.proxy_get", *args]
+def process(*args: str, module: str = "bench.proxy_get") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a part of a benchmark in a process of its own; give its first line. It ends when its input does."""
+    command = [sys.executable, "-m", module, *args]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdin is not None
         assert running.stdout is not None

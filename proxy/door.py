@@ -26,7 +26,7 @@ from actors import (
     Visit,
     VisitRequest,
 )
-from proxy.core.gate import is_own, sessions_shown, share_secret
+from proxy.core.gate import is_own, shown_by
 from proxy.core.headers import Credential, bearer_credential, is_preflight
 from proxy.core.hostname import (
     DEFAULT_PORTS,
@@ -69,6 +69,9 @@ class Preview:
     """``https://host[:port]``, as browsers write it."""
     knock: VisitRequest = field(init=False, repr=False, compare=False)
     """How a visitor without a preview token asks to be let in: the same each time."""
+    expects_session: bool = field(init=False, repr=False, compare=False, default=False)
+    """The last visit came by a session, so the next one may: whether to look for one before it is asked for. A matter
+    of speed, and of nothing else."""
 
     def __post_init__(self) -> None:
         host = self.host
@@ -176,13 +179,21 @@ class Door:
             token = bearer.token if bearer is not None else None
             request = VisitRequest(request.port, request.token, token, preflight, binding=request.binding)
             credential = bearer.credential if bearer is not None else None
+        if preview.expects_session:
+            request = _with_sessions(request, preview, head, credential)
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
-            if not isinstance(judged, Visit) and (judged is None or judged in _ASK_FOR_MORE):
+            if isinstance(judged, Visit):
+                pass
+            elif preview.expects_session:
+                # Looked for already. Whoever has lost it may have another kind of credential next time.
+                object.__setattr__(preview, "expects_session", False)
+            elif judged is None or judged in _ASK_FOR_MORE:
                 more = _with_sessions(request, preview, head, credential)
                 if more is not request:
                     request = more
                     judged = self._runtime.admit_nowait(host.sandbox, request)
+                object.__setattr__(preview, "expects_session", isinstance(judged, Visit))
         except PorticoError as error:
             return answer_to_error(error, host.sandbox)
         if judged is None:
@@ -214,17 +225,12 @@ def _with_sessions(
     request: VisitRequest, preview: Preview, head: RequestHead, credential: Credential | None
 ) -> VisitRequest:
     """Return the request with what else its sender has to show; itself, if that is nothing."""
-    secret = share_secret(head.fields)
     # Whoever sends the preview token in our own field means it, and is told if it is wrong; another `Authorization`
     # may be the service's affair.
-    sessions = (
-        sessions_shown(head, preview.origin, upgrade=bool(values(head.fields, b"upgrade")))
-        if credential is not Credential.PREVIEW_TOKEN
-        else ()
-    )
-    if not sessions and secret is None:
+    shown = None if credential is Credential.PREVIEW_TOKEN else shown_by(head, preview.origin)
+    if shown is None:
         return request
-    return replace(request, sessions=sessions, share_secret=secret)
+    return replace(request, sessions=shown.sessions, share_secret=shown.share_secret)
 
 
 def _head_size(head: RequestHead) -> int:

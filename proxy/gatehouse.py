@@ -39,9 +39,9 @@ from proxy.core.gate import (
     is_from_here,
     read_form,
     safe_target,
-    sessions_shown,
     set_cookie,
     share_path_secret,
+    shown_by,
 )
 from proxy.core.hostname import TokenHost
 from proxy.core.http1 import Field, RequestHead
@@ -109,8 +109,9 @@ class Gatehouse:
         preview, head = visitor.preview, visitor.head
         knock = preview.knock
         if head.method in (b"GET", b"HEAD"):
-            shown = sessions_shown(head, preview.origin, upgrade=False)
-            judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, sessions=shown))
+            shown = shown_by(head, preview.origin)
+            sessions = shown.sessions if shown is not None else ()
+            judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, sessions=sessions))
             return visitor.refused(judged, "/") if isinstance(judged, RefusedBecause) else visitor.sent_on("/")
         if head.method != b"POST":
             return visitor.told(_not_allowed("GET, HEAD, POST"))

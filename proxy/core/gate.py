@@ -15,6 +15,7 @@ Whatever lies below ``/.portico/`` on a preview's host is answered by us, and no
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -43,7 +44,9 @@ TARGET_BYTES_MAX: Final = 4096
 FORM_BYTES_MAX: Final = 16 * 1024
 """Of what the sign-in page sends: a token of at most 512 and a target, each byte as three."""
 
-_SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_HERE: Final = (b"same-origin", b"none")
+"""What ``Sec-Fetch-Site`` says of requests by the preview's own pages, and by people."""
+
 # Of a path and a query (RFC 3986 sections 3.3 and 3.4), and what browsers leave as it is: no space, no control, no
 # backslash, which browsers read as a slash.
 _TARGET: Final = re.compile(r"/[\x21-\x5b\x5d-\x7e]*")
@@ -70,35 +73,54 @@ def share_path_secret(path: bytes) -> bytes | None:
     return path[len(prefix) :] if path.startswith(prefix) and len(path) > len(prefix) else None
 
 
-def share_secret(fields: Sequence[Field]) -> bytes | None:
-    """Return the share's secret that a request bears in its ``Portico-Share`` field; None if there is not just one."""
-    sent = values(fields, SHARE_FIELD)
-    return sent[0].strip(b" \t") if len(sent) == 1 else None
+class Shown(NamedTuple):
+    """What a request has to show besides a bearer token. Left out of `repr`."""
+
+    sessions: tuple[bytes, ...]
+    share_secret: bytes | None
+    """From its ``Portico-Share`` field; None if there is not just one."""
+
+    def __repr__(self) -> str:
+        return "Shown(****)"
 
 
-def sessions_shown(head: RequestHead, origin: bytes, *, upgrade: bool) -> tuple[bytes, ...]:
-    """Return the sessions that a request may enter by.
+def shown_by(head: RequestHead, origin: bytes) -> Shown | None:
+    """Return what a request has to show; None if that is nothing.
 
     Args:
         head: Of the request.
         origin: Of the preview, ``https://host[:port]``.
-        upgrade: Whether it asks for another protocol.
     """
     name = SECURE_COOKIE if origin.startswith(b"https:") else PLAIN_COOKIE
-    found = []
-    for value in values(head.fields, b"cookie"):
-        # Most requests have cookies of the service's only.
-        if name in value:
-            for pair in value.split(b";"):
-                key, separator, session = pair.strip(b" \t").partition(b"=")
-                if key == name and separator and len(session) == SESSION_BYTES:
-                    found.append(session)
-    if not found or not cookie_counts(head, origin, upgrade=upgrade):
+    found: tuple[bytes, ...] = ()
+    secrets = []
+    for key, _, value in head.fields if head.judged is None else head.judged:
+        if key == b"cookie":
+            found += sessions_in(value, name)
+        elif key == SHARE_FIELD:
+            secrets.append(value.strip(b" \t"))
+    if found and not cookie_counts(head, origin):
+        found = ()
+    secret = secrets[0] if len(secrets) == 1 else None
+    return Shown(found[:SESSIONS_MAX], secret) if found or secret else None
+
+
+# Pure, and asked with the same value at each request of a page. As with remembered header lines, what is kept is
+# bounded, and says nothing about whether it opens anything.
+@lru_cache(maxsize=1024)
+def sessions_in(value: bytes, name: bytes) -> tuple[bytes, ...]:
+    """Return the sessions in the value of a ``Cookie`` field, under the cookie's exact name (RFC 6265 section 5.4)."""
+    if name not in value:
         return ()
-    return tuple(found[:SESSIONS_MAX])
+    found = []
+    for pair in value.split(b";"):
+        key, separator, session = pair.strip(b" \t").partition(b"=")
+        if key == name and separator and len(session) == SESSION_BYTES:
+            found.append(session)
+    return tuple(found)
 
 
-def cookie_counts(head: RequestHead, origin: bytes, *, upgrade: bool) -> bool:
+def cookie_counts(head: RequestHead, origin: bytes) -> bool:
     """Say whether a cookie may speak for the sender of a request.
 
     Browsers say where a request comes from in ``Sec-Fetch-Site`` (Fetch Metadata), on plain http in ``Origin`` alone,
@@ -106,13 +128,21 @@ def cookie_counts(head: RequestHead, origin: bytes, *, upgrade: bool) -> bool:
     elsewhere only a navigation by a safe method counts, as with ``SameSite=Lax``. Who sends neither is no browser, or
     loads an image.
     """
-    origins = values(head.fields, b"origin")
-    sites = values(head.fields, b"sec-fetch-site")
-    if any(site not in (b"same-origin", b"none") for site in sites):
-        modes = values(head.fields, b"sec-fetch-mode")
-        if upgrade or head.method not in (b"GET", b"HEAD") or list(modes) != [b"navigate"]:
+    elsewhere = False
+    for name, _, value in head.fields:
+        if name == b"sec-fetch-site":
+            elsewhere = elsewhere or value not in _HERE
+        elif name == b"origin" and value != origin and value.lower() != origin:
             return False
-    return all(sent.lower() == origin for sent in origins)
+    return not elsewhere or _is_plain_navigation(head)
+
+
+def _is_plain_navigation(head: RequestHead) -> bool:
+    return (
+        head.method in (b"GET", b"HEAD")
+        and list(values(head.fields, b"sec-fetch-mode")) == [b"navigate"]
+        and not values(head.fields, b"upgrade")
+    )
 
 
 def is_from_here(fields: Sequence[Field], origin: bytes) -> bool:
@@ -120,7 +150,7 @@ def is_from_here(fields: Sequence[Field], origin: bytes) -> bool:
 
     A token in a form of another site's would sign its visitor in to a preview of that site's choosing.
     """
-    if any(site not in (b"same-origin", b"none") for site in values(fields, b"sec-fetch-site")):
+    if any(site not in _HERE for site in values(fields, b"sec-fetch-site")):
         return False
     return all(sent.lower() == origin for sent in values(fields, b"origin"))
 

@@ -14,6 +14,7 @@ A `Forwarding` holds what stays the same from request to request: one per client
 import re
 from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -336,8 +337,12 @@ def _accepts_trailers(value: bytes) -> bool:
 
 def without_gate_cookies(value: bytes) -> bytes:
     """Return a ``Cookie`` value without the gate's; ``b""`` if nothing else was in it (RFC 6265 section 5.4)."""
-    if _GATE_PART not in value.lower():
-        return value
+    return value if _GATE_PART not in value.lower() else _without_gate_cookies(value)
+
+
+# The same at each request of a page.
+@lru_cache(maxsize=1024)
+def _without_gate_cookies(value: bytes) -> bytes:
     kept = [pair for pair in value.split(b";") if not pair.strip(b" \t").lower().startswith(_GATE_PREFIXES)]
     return b";".join(kept).strip(b" \t")
 

@@ -364,6 +364,27 @@ async def test_websocket_opens_by_the_cookie_from_the_previews_own_pages_alone(
             await socket.get_message()
 
 
+async def test_connection_may_be_with_and_without_a_session_in_any_order(preview_engine: PreviewEngine) -> None:
+    url = await gated(preview_engine)
+    host = urlsplit(url).netloc
+    cookie = await sign_in(preview_engine, url)
+    bearer = ("Authorization", f"Bearer {TOKEN}")
+    client = preview_engine.connect()
+    for headers, status in (
+        ([cookie], 200),
+        ([cookie], 200),
+        ([], 401),
+        ([], 401),
+        ([bearer], 200),
+        ([cookie], 200),
+        ([bearer], 200),
+        ([("X-OC-Preview-Token", "not-the-right-one"), cookie], 401),
+        ([cookie], 200),
+    ):
+        await client.send_request("GET", "/", host, headers=headers)
+        assert (await client.read_response()).status == status, headers
+
+
 async def test_cookie_is_good_for_a_sandbox_that_has_to_be_loaded_or_woken() -> None:
     async with make_engine() as engine:
         url = await gated(engine)

@@ -14,10 +14,9 @@ from proxy.core.gate import (
     is_own,
     read_form,
     safe_target,
-    sessions_shown,
     set_cookie,
     share_path_secret,
-    share_secret,
+    shown_by,
 )
 from proxy.core.headers import is_gate_cookie, without_gate_cookies
 from proxy.core.http1 import Field, RequestHead
@@ -36,7 +35,10 @@ def fields(*pairs: tuple[str, bytes | str]) -> list[Field]:
 def shown(
     *pairs: tuple[str, bytes | str], method: bytes = b"GET", origin: bytes = ORIGIN, upgrade: bool = False
 ) -> tuple[bytes, ...]:
-    return sessions_shown(RequestHead(method, b"/", b"1.1", fields(*pairs)), origin, upgrade=upgrade)
+    if upgrade:
+        pairs = (*pairs, ("Upgrade", "websocket"))
+    found = shown_by(RequestHead(method, b"/", b"1.1", fields(*pairs)), origin)
+    return found.sessions if found is not None else ()
 
 
 def cookie(session: bytes = SESSION, name: bytes = SECURE_COOKIE) -> tuple[str, bytes]:
@@ -146,9 +148,15 @@ def test_own_paths_are_known_by_their_bytes() -> None:
 
 
 def test_share_secret_is_sent_once_or_not_at_all() -> None:
-    assert share_secret(fields(("Portico-Share", " abc "))) == b"abc"
-    assert share_secret(fields(("Portico-Share", "abc"), ("Portico-Share", "abc"))) is None
-    assert share_secret([]) is None
+    def secret(*pairs: tuple[str, bytes | str]) -> bytes | None:
+        found = shown_by(RequestHead(b"GET", b"/", b"1.1", fields(*pairs)), ORIGIN)
+        assert "abc" not in repr(found)
+        return found.share_secret if found is not None else None
+
+    assert secret(("Portico-Share", " abc ")) == b"abc"
+    assert secret(("Portico-Share", "abc"), ("Portico-Share", "abc")) is None
+    assert secret(("Portico-Share", "")) is None
+    assert secret() is None
 
 
 @given(st.text() | st.from_regex(r"[/\\]{0,3}[a-z./?#@:\\\t\n]{0,20}", fullmatch=True))
