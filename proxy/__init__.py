@@ -8,6 +8,7 @@
     connection   the life of one client connection
     router       what connections share; `handle` a stream that you accepted
     server       listens, drains
+    ledger       what an observer is told of each request; accesslog: one who writes it down
     upstream     connections to services
     transport    a stream over a socket, in few steps
 
@@ -23,6 +24,8 @@ What is exported here is the public interface.
 """
 
 from proxy.asgi import PreviewURLs as PreviewURLs
+from proxy.core.served import Observer as Observer
+from proxy.core.served import Served as Served
 from proxy.embedding import Gateway as Gateway
 from proxy.embedding import open_gateway as open_gateway
 from proxy.embedding import proxy_to_sandbox as proxy_to_sandbox

@@ -110,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Logs of the sandboxes and their workspaces; a relative path starts in the working folder."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+    access_log: str = ""
+    """A file that a line of JSON is appended to for each request; ``-``: standard output; empty: none is kept."""
 
     # What the library does by itself holds for the server too: one default, written in one place.
     head_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = DEFAULT_OPTIONS.http.head_bytes_max

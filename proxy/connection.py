@@ -18,6 +18,7 @@ from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection, Signal
 from proxy.core.sign_in import ASKS_FOR_TOKEN, sign_in_page
 from proxy.door import OWN_PAGE, Admitted, MustWait, OwnPage, Preview, answer_to_cut
+from proxy.ledger import Ledger
 from proxy.options import Options
 from proxy.passage import HALF_CLOSED_GRACE_S, Ended, Passage, Switched, read_ahead
 from proxy.reception import Reception
@@ -60,6 +61,7 @@ class Connection:
         "_held",
         "_http",
         "_idle",
+        "_ledger",
         "_options",
         "_passage",
         "_pool",
@@ -83,6 +85,7 @@ class Connection:
         options: Options,
         http: ServerConnection | None = None,
         returns: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         """Prepare to serve `stream`, which this object owns from now on.
 
@@ -93,6 +96,7 @@ class Connection:
             options: Times and sizes.
             http: The client's machine, if somebody has used it already.
             returns: Whether `run` gives the stream back when there is nothing to do.
+            ledger: Of this connection, if somebody keeps it already.
         """
         self._stream = stream
         self._reception = reception
@@ -100,6 +104,7 @@ class Connection:
         self._options = options
         self._http = ServerConnection(options.http) if http is None else http
         self._returns = returns
+        self._ledger = ledger if returns else reception.ledger(self._http)
         self._silence = trio.CancelScope()
         # Not the scope's own deadline, which costs 2 us each time it is moved: `patrol` sees to it.
         self._due = _NEVER
@@ -146,6 +151,8 @@ class Connection:
             log.error("connection failed", **where_raised(bug))
         finally:
             if not given_back:
+                if self._ledger is not None:
+                    self._ledger.end()
                 await close_now(self._stream)
         return given_back
 
@@ -231,11 +238,15 @@ class Connection:
                     if started is None:
                         return self._gives_back()
                     first = First(started)
+                    if self._ledger is not None:
+                        self._ledger.begin(started)
                 started = first.started
                 if not await self._answer(first):
                     return self.switched is not None
                 first = None
             except BadRequestError as error:
+                if self._ledger is not None and started is None:
+                    self._ledger.begin(None)
                 await self._send_last(refusal(Code(error.code), detail=error.text), None)
                 return False
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -244,6 +255,8 @@ class Connection:
                 log.error("connection failed", **where_raised(bug))
                 await self._send_last(refusal(Code.INTERNAL), started)
                 return False
+            if self._ledger is not None:
+                self._ledger.end()
             if self.draining or not self._http.keep_alive:
                 await self._linger()
                 return False
@@ -294,6 +307,8 @@ class Connection:
             return True
         place = first.preview if first.preview is not None else self._reception.locate(started.head)
         if isinstance(place, Preview):
+            if self._ledger is not None:
+                self._ledger.preview = place
             return await self._visit(first, place)
         if isinstance(place, Answer):
             # Its host makes no sense: nothing that follows on this connection is to be trusted either.
@@ -429,6 +444,8 @@ class Connection:
 
     async def _send_answer(self, answer: Answer, started: RequestStarted | None) -> None:
         """Answer ourselves. `started` is None if no request could be made out."""
+        if self._ledger is not None:
+            self._ledger.code = answer.code
         http = self._http
         as_html = False
         if started is not None:

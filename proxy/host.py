@@ -10,20 +10,23 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import trio
 
 from actors import FileStore, Runtime, open_runtime
+from proxy.accesslog import AccessLog
 from proxy.application import Application
 from proxy.config import Settings
+from proxy.core.served import Observer
 from proxy.server import Server
 
 log = structlog.get_logger("portico.host")
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the text says what to do about it."""
+    """What the settings name cannot be had: the address to listen on, or the access log; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,37 @@ async def serve_until_told(
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
     """
     settings = host.settings
+    async with AsyncExitStack() as stack:
+        observe = await _open_access_log(settings.access_log, stack)
+        await _serve(host, on_listening, app, observe)
+
+
+async def _open_access_log(name: str, stack: AsyncExitStack) -> AccessLog | None:
+    """Open the access log, if there is to be one, for as long as `stack` lasts."""
+    if not name:
+        return None
+    try:
+        access_log = AccessLog(None if name == "-" else Path(name))
+    except OSError as error:
+        raise ListenError(f"cannot write the access log {name}: {(error.strerror or str(error)).lower()}") from error
+    stack.callback(access_log.close)
+    nursery = await stack.enter_async_context(trio.open_nursery())
+    stack.callback(nursery.cancel_scope.cancel)
+    nursery.start_soon(access_log.run)
+    return access_log
+
+
+async def _serve(
+    host: Host, on_listening: Callable[[int], None], app: Application | None, observe: Observer | None
+) -> None:
+    settings = host.settings
     server = Server(
-        host.runtime, domains=settings.domains, listen=str(settings.listen), options=settings.options(), app=app
+        host.runtime,
+        domains=settings.domains,
+        listen=str(settings.listen),
+        options=settings.options(),
+        app=app,
+        observe=observe,
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with AsyncExitStack() as stack:

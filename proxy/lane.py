@@ -68,32 +68,10 @@ class Lane:
     """One client connection over a plain socket."""
 
     __slots__ = (
-        "_admitted",
-        "_client_ended",
-        "_connection",
-        "_due",
-        "_exchange",
-        "_forwarding",
-        "_http",
-        "_idle",
-        "_lines",
-        "_nursery",
-        "_on_closed",
-        "_options",
-        "_outlet",
-        "_phase",
-        "_pool",
-        "_preview",
-        "_pump",
-        "_reception",
-        "_room",
-        "_started",
-        "_tunnel",
-        "_unread",
-        "_upstream",
-        "draining",
-        "stream",
-    )
+        "_admitted", "_client_ended", "_connection", "_due", "_exchange", "_forwarding", "_http", "_idle", "_ledger",
+        "_lines", "_nursery", "_on_closed", "_options", "_outlet", "_phase", "_pool", "_preview", "_pump", "_reception",
+        "_room", "_started", "_tunnel", "_unread", "_upstream", "draining", "stream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -129,6 +107,7 @@ class Lane:
         self._nursery: Final = nursery
         self._on_closed: Final = on_closed
         self._http: Final = ServerConnection(options.http, lines.read_request)
+        self._ledger: Final = reception.ledger(self._http)
         self._phase = Phase.HEAD
         self._idle = True  # between requests, with nothing of the next one here
         self._due = trio.current_time() + min(options.keep_alive_timeout_s, options.head_timeout_s)
@@ -212,6 +191,8 @@ class Lane:
         """Send a request on its way, or hand it over."""
         # Each thing is noted as soon as there is one: whatever goes wrong after that, it is had done with.
         self._started = started
+        if self._ledger is not None:
+            self._ledger.begin(started)
         if started.head.lines is None and (started.framing.has_body or started.upgrade is not None):
             self._hand_over(First(started))
             return
@@ -219,6 +200,8 @@ class Lane:
         if not isinstance(preview, Preview):
             self._hand_over(First(started))
             return
+        if self._ledger is not None:
+            self._ledger.preview = preview
         admitted = self._reception.admit_nowait(preview, started.head)
         if not isinstance(admitted, Admitted):
             self._hand_over(First(started, preview, admitted))
@@ -380,6 +363,7 @@ class Lane:
     def _finish(self) -> None:
         """The client has its whole answer: end the visit, keep the connection to the service, go on."""
         self._release(keep=True)
+        self._note_end()
         http = self._http
         if self.draining or not http.keep_alive:
             # If its request is read to the end, and nothing has come behind it, it may be closed at once.
@@ -473,6 +457,10 @@ class Lane:
         self._outlet.unsent = None
         self._room = RECEIVE_BYTES
 
+    def _note_end(self) -> None:
+        if self._ledger is not None:
+            self._ledger.end()
+
     def _linger(self) -> None:
         """End our direction and read what the client still sends, for a while."""
         self._phase = Phase.LINGER
@@ -496,6 +484,7 @@ class Lane:
         else:
             self.stream.close()
         self._release(keep=False)
+        self._note_end()
         self._on_closed(self)
 
     # What takes a task.
@@ -510,7 +499,13 @@ class Lane:
         self._phase = Phase.TASK
         self._outlet.leave()
         connection = self._connection = Connection(
-            self.stream, self._reception, pool=self._pool, options=self._options, http=self._http, returns=True
+            self.stream,
+            self._reception,
+            pool=self._pool,
+            options=self._options,
+            http=self._http,
+            returns=True,
+            ledger=self._ledger,
         )
         connection.draining = self.draining
         return connection
@@ -539,6 +534,7 @@ class Lane:
     def _on_tunnel_ended(self) -> None:
         """The tunnel has let go of the client's socket, and of all else."""
         self._tunnel = None
+        self._note_end()
         self._outlet.join()
         self._linger()
 

@@ -17,9 +17,11 @@ from proxy.core.forwarded import read_node
 from proxy.core.headers import Forwarding, public_scheme
 from proxy.core.http1 import Limits, RequestHead, values
 from proxy.core.pages import Answer
-from proxy.core.serving import RequestStarted
+from proxy.core.served import Observer
+from proxy.core.serving import RequestStarted, ServerConnection
 from proxy.door import Admitted, Door, Elsewhere, MustWait, OwnPage, Preview
 from proxy.gatehouse import Gatehouse
+from proxy.ledger import Ledger
 
 ROUTES_MAX: Final = 4096
 """Remembered at once, of all clients; each takes some 3 KiB."""
@@ -60,7 +62,7 @@ class Routes:
 class Reception:
     """Reads one client's request heads: for whom they are, and what the service is to see of them."""
 
-    __slots__ = ("_route", "_routes", "_scheme", "_trusted", "_trusts", "app", "door", "gatehouse", "peer")
+    __slots__ = ("_observe", "_route", "_routes", "_scheme", "_trusted", "_trusts", "app", "door", "gatehouse", "peer")
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Reception:
         trusts: Callable[[str], bool],
         app: Application | None = None,
         gatehouse: Gatehouse | None = None,
+        observe: Observer | None = None,
     ) -> None:
         """Begin without a request.
 
@@ -85,7 +88,9 @@ class Reception:
             app: Answers what is for the base domain; None: nobody does.
             gatehouse: Answers for all connections of a router what previews' hosts answer themselves; None: nobody.
             trusts: Says that of any address.
+            observe: Is told of each request when it is over.
         """
+        self._observe: Final = observe
         self._trusts: Final = trusts
         self.door: Final = door
         self._routes: Final = routes
@@ -97,6 +102,10 @@ class Reception:
         self._trusted: Final = trusted
         self._route: _Route | None = None
         """Of the request that was located last."""
+
+    def ledger(self, http: ServerConnection) -> Ledger | None:
+        """Return the account of the connection whose machine this is; None: nobody wants one."""
+        return None if self._observe is None else Ledger(self._observe, self.peer, http)
 
     def scheme_of(self, head: RequestHead) -> str:
         """Return what the client of a request speaks: ``http`` or ``https``."""

@@ -16,6 +16,7 @@ from proxy.application import Application
 from proxy.connection import Connection
 from proxy.core.addresses import Addresses, address_group
 from proxy.core.lines import LineMemo
+from proxy.core.served import Observer
 from proxy.core.serving import ServerConnection
 from proxy.door import Door
 from proxy.gatehouse import Gatehouse
@@ -48,7 +49,9 @@ class Router:
         options: Options,
         nursery: trio.Nursery,
         app: Application | None = None,
+        observe: Observer | None = None,
     ) -> None:
+        self._observe: Final = observe
         self._door: Final = Door(runtime, domains, options.wake_timeout_s)
         self._gatehouse: Final = Gatehouse(runtime)
         # Whatever is bound later must not lie under them.
@@ -156,6 +159,7 @@ class Router:
             trusts=self._options.trusts,
             app=self._app,
             gatehouse=self._gatehouse,
+            observe=self._observe,
         )
         return reception, group
 
@@ -237,6 +241,7 @@ async def open_router(
     options: Options = DEFAULT_OPTIONS,
     *,
     app: Application | None = None,
+    observe: Observer | None = None,
 ) -> AsyncIterator[Router]:
     """Route to the sandboxes of `runtime` for the length of the ``async with`` block.
 
@@ -248,6 +253,7 @@ async def open_router(
         domains: Base domains.
         options: Times and limits.
         app: An ASGI app that answers what is for a base domain itself, for ``localhost`` or for an IP address.
+        observe: Is told of each request when it is over: see `proxy.core.served`.
 
     Raises:
         InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
@@ -255,7 +261,7 @@ async def open_router(
     checked = [Domain(domain) for domain in domains]
     try:
         async with trio.open_nursery() as nursery:
-            router = Router(runtime, checked, options, nursery, app)
+            router = Router(runtime, checked, options, nursery, app, observe)
             nursery.start_soon(router.walk_rounds)
             nursery.start_soon(router.pump)
             try:

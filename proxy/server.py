@@ -22,6 +22,7 @@ from actors import Domain, PublicAddress, Runtime
 from proxy.application import Application
 from proxy.config import HostPort
 from proxy.core.addresses import share_of
+from proxy.core.served import Observer
 from proxy.descriptors import allow_connections
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import ROUND_S, Router, open_router
@@ -68,6 +69,7 @@ class Server:
         listen: str = "127.0.0.1:8787",
         options: Options = DEFAULT_OPTIONS,
         app: Application | None = None,
+        observe: Observer | None = None,
     ) -> None:
         """Check the settings; nothing listens yet.
 
@@ -77,6 +79,7 @@ class Server:
             listen: ``HOST:PORT``; port 0 lets the kernel choose.
             options: Times and limits.
             app: An ASGI app that answers what is for a base domain itself, for ``localhost`` or for an IP address.
+            observe: Is told of each request when it is over: metrics, or an access log.
 
         Raises:
             InvalidNameError, CustomDomainRequiredError: A domain that cannot carry preview URLs.
@@ -89,6 +92,7 @@ class Server:
         self._listen = HostPort.parse(listen)
         self._options = options
         self._app = app
+        self._observe = observe
         self._open: AbstractAsyncContextManager[None] | None = None
         self._port = self._listen.port
         self._router: Router | None = None
@@ -145,7 +149,9 @@ class Server:
             places = allow_connections(self._options.connections_max)
             share = share_of(places, self._options.connections_per_address_max)
             options = replace(self._options, connections_per_address_max=share)
-            async with open_router(self._runtime, self.domains, options, app=self._app) as router:
+            async with open_router(
+                self._runtime, self.domains, options, app=self._app, observe=self._observe
+            ) as router:
                 self._router = router
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run, router, listeners, trio.CapacityLimiter(places))

@@ -35,11 +35,12 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
     ),
     "proxy": (
         frozenset({"errors", "core"}),
-        frozenset({"options", "patience"}),
+        frozenset({"options", "patience", "accesslog"}),
         frozenset({"transport", "config", "logging", "descriptors", "pump", "local"}),
         frozenset({"upstream", "relay", "outlet"}),
         frozenset({"door", "passage", "messages"}),
         frozenset({"application", "appsocket", "gatehouse"}),
+        frozenset({"ledger"}),
         frozenset({"reception", "tunnel"}),
         frozenset({"connection", "pipe"}),
         frozenset({"lane"}),

@@ -1,4 +1,4 @@
-"""Portico as it is measured: the server with its defaults, in a process of its own.
+"""Portico as it is measured: the server with its defaults and an access log, in a process of its own.
 
 ``python -m bench.peers.portico_server PORT SANDBOXES SERVICE_PORT [SERVICE_PORT]``. Prints ``ready`` when it serves;
 ends with its standard input or at SIGTERM.
@@ -6,12 +6,14 @@ ends with its standard input or at SIGTERM.
 
 import signal
 import sys
+from pathlib import Path
 
 import trio
 
 from actors import ContainerSpec, MemoryStore, open_runtime
 from bench.peers.scene import DOMAIN, previews
 from proxy import Server
+from proxy.accesslog import AccessLog
 from proxy.logging import configure_logging
 
 
@@ -25,7 +27,12 @@ async def serve(port: int, sandboxes: int, ports: list[int]) -> None:
                 preview.sandbox, container=ContainerSpec("address", {"host": "127.0.0.1"})
             )
             await sandbox.expose_port(preview.port, hostname=DOMAIN, token=preview.token)
-        async with Server(runtime, domains=[DOMAIN], listen=f"127.0.0.1:{port}"), trio.open_nursery() as nursery:
+        access_log = AccessLog(Path("access.log"))
+        async with (
+            Server(runtime, domains=[DOMAIN], listen=f"127.0.0.1:{port}", observe=access_log),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(access_log.run)
             print("ready", flush=True)
             nursery.start_soon(_until_told, nursery.cancel_scope)
             await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)

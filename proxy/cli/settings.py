@@ -32,6 +32,9 @@ class SettingsFlags:
     config: Annotated[Path | None, Parameter(help="A TOML file with settings; or PORTICO_CONFIG.")] = None
     log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None
     log_format: Annotated[str | None, Parameter(help="console or json.")] = None
+    access_log: Annotated[
+        str | None, Parameter(help="A file for a line of JSON about each request; - is standard output. Default: none.")
+    ] = None
     head_bytes_max: Annotated[int | None, Parameter(help="Bytes in a request or response head.")] = None
     fields_max: Annotated[int | None, Parameter(help="Fields in a head.")] = None
     head_timeout_s: Annotated[float | None, Parameter(help="For a whole request head.")] = None

@@ -145,6 +145,8 @@ class ServerConnection:
         "_searched",
         "_upgrade",
         "_writing",
+        "content_sent",
+        "status",
     )
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, read_head: ReadHead = read_request_head) -> None:
@@ -177,6 +179,10 @@ class ServerConnection:
         """The client waits for a 100, as far as we know: none was sent, and no content has come."""
         self._remaining = 0
         """Content still owed under the Content-Length of the answer."""
+        self.status = 0
+        """Of the final answer to the request, or of the switch of protocols; 0 before there is one."""
+        self.content_sent = 0
+        """How many bytes of the answer's content have been written."""
 
     @property
     def buffered(self) -> int:
@@ -198,6 +204,11 @@ class ServerConnection:
     def response_started(self) -> bool:
         """Whether the head of the final answer has been written, so that no other answer can be given."""
         return self._writing is not _Writing.HEAD
+
+    @property
+    def response_ended(self) -> bool:
+        """Whether the answer has been written to its end."""
+        return self._writing is _Writing.ENDED
 
     def receive(self, data: bytes) -> None:
         """Take in what the client sent; dropped once it has broken the protocol."""
@@ -332,6 +343,7 @@ class ServerConnection:
         if request is None and self._failure is None:
             raise RuntimeError("there is no request to answer")
         own = self._frame(request, head, framing)
+        self.status = head.status
         if head.wires is not None:
             start = b"HTTP/1.1 %d %b" % (head.status, head.reason)
             return write_lines([start, *head.wires, *[received + b": " + value for _, received, value in own]])
@@ -383,10 +395,13 @@ class ServerConnection:
                 self._must_close = True
                 raise BadResponseError("There is more content than the Content-Length says.")
             self._remaining -= len(data)
+            self.content_sent += len(data)
             return data
         if self._writing is _Writing.CHUNKED:
+            self.content_sent += len(data)
             return chunk(data)
         if self._writing is _Writing.UNTIL_CLOSE:
+            self.content_sent += len(data)
             return data
         if self._writing is _Writing.NOTHING:
             return b""
@@ -423,6 +438,7 @@ class ServerConnection:
         self._blank_skipped = False
         self._head = None
         self._body = None
+        self.status = self.content_sent = 0
 
     def switch_protocols(self, head: ResponseHead) -> bytes:
         """Write the 101 that accepts the client's offer; from here on the connection carries raw bytes.
@@ -438,6 +454,7 @@ class ServerConnection:
         self._reading = _Reading.SWITCHED
         self._writing = _Writing.ENDED
         self._must_close = True
+        self.status = 101
         return write_response_head(101, head.reason, fields)
 
     def take_buffer(self) -> bytes:

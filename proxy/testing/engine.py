@@ -19,6 +19,7 @@ import trio_websocket
 from actors import Limits, MemoryStore, Runtime, Sandbox, Store, open_runtime
 from actors.testing.containers import FakeContainer, FakeContainers, Handler, fake_containers, socket_stream_pair
 from proxy.application import Application
+from proxy.core.served import Observer
 from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.router import Router, open_router
 from proxy.testing.client import Client, Headers, Response
@@ -193,6 +194,7 @@ async def preview_engine(
     domains: Sequence[str] = ("example.com",),
     sockets: bool = False,
     app: Application | None = None,
+    observe: Observer | None = None,
 ) -> AsyncIterator[PreviewEngine]:
     """Run an engine for the length of the ``async with`` block; at its end, check that nothing is left under way.
 
@@ -204,6 +206,7 @@ async def preview_engine(
         domains: Base domains; URLs are built on the first.
         sockets: Connect clients and services over pairs of sockets instead of streams in memory.
         app: An ASGI app for the base domain itself.
+        observe: Is told of each request when it is over.
     """
     containers = fake_containers(sockets=sockets)
     failure: Exception | None = None
@@ -214,7 +217,7 @@ async def preview_engine(
             limits=limits if limits is not None else Limits(),
             clock=lambda: EPOCH + trio.current_time(),
         ) as runtime,
-        open_router(runtime, domains, options, app=app) as router,
+        open_router(runtime, domains, options, app=app, observe=observe) as router,
         trio.open_nursery() as nursery,
     ):
         engine = PreviewEngine(runtime, router, containers, domains[0], nursery, sockets=sockets)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from actors import Limits, Store
 from proxy.application import Application
+from proxy.core.served import Observer
 from proxy.options import Options
 from proxy.testing import PreviewEngine
 
@@ -20,4 +21,5 @@ class OpenEngine(Protocol):
         limits: Limits | None = None,
         domains: tuple[str, ...] = ...,
         app: Application | None = None,
+        observe: Observer | None = None,
     ) -> AbstractAsyncContextManager[PreviewEngine]: ...
