@@ -25,6 +25,8 @@ from actors.containers.base import ProcessOptions as ProcessOptions
 from actors.containers.base import ProcessStatus as ProcessStatus
 from actors.containers.base import RestartPolicy as RestartPolicy
 from actors.containers.base import Run as Run
+from actors.containers.hooks import Hook as Hook
+from actors.containers.hooks import HookCall as HookCall
 from actors.containers.places import Places as Places
 from actors.core.record import Tail as Tail
 from actors.domains import Domains as Domains

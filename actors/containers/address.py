@@ -1,14 +1,15 @@
 """Address containers: a sandbox whose services somebody else runs, reachable at a host of its own.
 
-For a VM or container that another system starts and stops: Portico only dials. Nothing is started, so a run is up
-from the moment it is asked for until it is stopped, and can be taken up again after a restart. Ports map one to
-one: port 8080 of the sandbox is port 8080 of the host.
+For a VM or container that another system starts and stops: Portico only dials, and says when it is to wake or may
+sleep, if its owner wants to be told. Without a hook a run is up from the moment it is asked for until it is stopped;
+either way it can be taken up again after a restart. Ports map one to one: port 8080 of the sandbox is port 8080 of the
+host.
 """
 
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -23,31 +24,51 @@ from actors.containers.base import (
     Run,
 )
 from actors.containers.dial import dial
+from actors.containers.hooks import HOOK_TIMEOUT_S, Hook, HookCall, call_hook, check_hook_url, http_hook
+from actors.containers.lookup import look_up
 from actors.containers.places import Network, Places
-from actors.errors import NotListeningError, UnsupportedError
+from actors.errors import ContainerError, ContainerStartError, UnsupportedError
+from actors.sandbox.ids import SandboxId
 
 HOST_LENGTH_MAX: Final = 253
 """RFC 1035 section 2.3.4, as text."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
-def address_containers(*, allow: Iterable[str | Network] = ()) -> ContainerFactory:
-    """Return a factory of address containers. Their one option is ``host``: an IP literal or a hostname.
+def address_containers(
+    *,
+    allow: Iterable[str | Network] = (),
+    on_wake: Hook | None = None,
+    on_sleep: Hook | None = None,
+    hook_timeout: float = HOOK_TIMEOUT_S,
+) -> ContainerFactory:
+    """Return a factory of address containers. Their option ``host`` is an IP literal or a hostname.
+
+    Two further options, ``wake_url`` and ``sleep_url``, are asked before a sandbox is up and after it has gone to sleep
+    (see `hooks.py`); they are kept in the log in clear, so a secret is better not part of them.
 
     Link-local, multicast and unspecified addresses, and those of cloud metadata, are refused: a literal when the
     sandbox is made, what a name leads to at each dial.
 
     Args:
         allow: Networks to which that does not apply, such as ``169.254.10.0/24`` of a hypervisor's sandboxes.
+        on_wake: Called instead of a ``wake_url``, for sandboxes that have none. A sandbox is up once it has returned.
+        on_sleep: The same, after the run has ended: nothing leads there any more.
+        hook_timeout: Seconds that either may take.
 
     Raises:
-        ValueError: One of them is no network.
+        ValueError: One of them is no network, or the time is none.
     """
     places = Places(allow)
+    if not 0 < hook_timeout < float("inf"):
+        raise ValueError(f"hook_timeout is a number of seconds, not {hook_timeout}")
 
-    def make(context: ContainerContext, options: Mapping[str, object]) -> Container:  # noqa: ARG001  # keeps no files
+    def hook_of(url: object, ours: Hook | None) -> Hook | None:
+        return ours if url is None else http_hook(check_hook_url(url), places)
+
+    def make(context: ContainerContext, options: Mapping[str, object]) -> Container:
         for name in options:
-            if name != "host":
+            if name not in ("host", "wake_url", "sleep_url"):
                 raise ValueError(f"an address container has no option {name!r}")
         if "host" not in options:
             raise ValueError("an address container needs the option 'host'")
@@ -55,7 +76,8 @@ def address_containers(*, allow: Iterable[str | Network] = ()) -> ContainerFacto
         reason = places.refusal(host) if _family_of(host) is not None else None
         if reason is not None:
             raise ValueError(f"host {host} is {reason}, where no sandbox may be")
-        return AddressContainer(host, places)
+        wake, sleep = hook_of(options.get("wake_url"), on_wake), hook_of(options.get("sleep_url"), on_sleep)
+        return AddressContainer(context.sandbox, host, places, on_wake=wake, on_sleep=sleep, hook_timeout=hook_timeout)
 
     return make
 
@@ -84,20 +106,48 @@ def check_host(host: object) -> str:
 class AddressContainer:
     """A place at a fixed host."""
 
-    def __init__(self, host: str, places: Places) -> None:
+    def __init__(
+        self,
+        sandbox: SandboxId,
+        host: str,
+        places: Places,
+        *,
+        on_wake: Hook | None = None,
+        on_sleep: Hook | None = None,
+        hook_timeout: float = HOOK_TIMEOUT_S,
+    ) -> None:
+        self._sandbox = sandbox
         self._host = host
         self._places = places
+        self._on_wake = on_wake
+        self._on_sleep = on_sleep
+        self._hook_timeout = hook_timeout
 
     def __repr__(self) -> str:
         return f"<address container at {self._host}>"
 
     async def start(self, run_id: str, nursery: trio.Nursery) -> "AddressRun":  # noqa: ARG002  # no tasks to run
         await trio.lowlevel.checkpoint()
-        return AddressRun(run_id, self._host, self._places)
+        if self._on_wake is not None:
+            call = HookCall("wake", self._sandbox, self._host, run_id)
+            try:
+                await call_hook(self._on_wake, call, self._hook_timeout)
+            except ContainerError as error:
+                raise ContainerStartError(str(error)) from error
+        return self._run(run_id)
 
-    async def reattach(self, run_id: str, nursery: trio.Nursery) -> Run | None:
+    async def reattach(self, run_id: str, nursery: trio.Nursery) -> Run | None:  # noqa: ARG002  # as above
         """Return the run: what is there does not depend on us, so it is as much up as before."""
-        return await self.start(run_id, nursery)
+        await trio.lowlevel.checkpoint()
+        return self._run(run_id)
+
+    def _run(self, run_id: str) -> "AddressRun":
+        return AddressRun(run_id, self._host, self._places, self._tell_of_sleep)
+
+    async def _tell_of_sleep(self, run_id: str) -> None:
+        if self._on_sleep is not None:
+            call = HookCall("sleep", self._sandbox, self._host, run_id)
+            await call_hook(self._on_sleep, call, self._hook_timeout)
 
     async def retire(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -109,7 +159,10 @@ class AddressContainer:
 class AddressRun:
     """The host, for as long as this run is not stopped."""
 
-    def __init__(self, run_id: str, host: str, places: Places) -> None:
+    def __init__(
+        self, run_id: str, host: str, places: Places, tell_of_sleep: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        self._tell_of_sleep = tell_of_sleep
         self.run_id = run_id
         self._host = host
         self._places = places
@@ -122,25 +175,7 @@ class AddressRun:
     async def dial(self, port: int) -> trio.SocketStream:
         if self._literal is not None:
             return await dial(port, [(self._literal, self._host)], self._is_up)
-        return await dial(port, await self._resolve(port), self._is_up)
-
-    async def _resolve(self, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """Look the name up, every time: whoever moves the sandbox changes its address there.
-
-        What is returned has been judged, and is what is dialled: a second look-up could lead elsewhere.
-        """
-        try:
-            found = await trio.socket.getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise NotListeningError(port, [(self._host, f"no address: {reason.lower()}")]) from error
-        # A scope id (``fe80::1%eth0``) arrives as a number beside the address and is not part of its text.
-        addresses = [(family, str(address[0])) for family, _, _, _, address in found]
-        reasons = {address: self._places.refusal(address) for _, address in addresses}
-        allowed = [(family, address) for family, address in addresses if reasons[address] is None]
-        if not allowed:
-            raise NotListeningError(port, [(address, f"{reason}, not dialled") for address, reason in reasons.items()])
-        return allowed
+        return await dial(port, await look_up(self._host, port, self._places), self._is_up)
 
     async def wait_listening(self, port: int) -> None:  # noqa: ARG002  # nothing is known of any
         await trio.lowlevel.checkpoint()
@@ -167,7 +202,10 @@ class AddressRun:
         await trio.lowlevel.checkpoint()
 
     async def sleep(self) -> None:
+        was_up = self._is_up()
         await self.stop()
+        if was_up and self._tell_of_sleep is not None:
+            await self._tell_of_sleep(self.run_id)
 
     async def wait_stopped(self) -> str:
         await self._stopped.wait()
