@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from proxy.api import schemas
-from proxy.cli.base import app
+from proxy.cli.base import EXIT_FAILED, app, fail
 from proxy.cli.remote import HERE, Where, ask, print_json, print_line, print_table, say
 from proxy.cli.sandboxes import print_closed
 from proxy.client import AsyncClient, AsyncSandbox
@@ -20,7 +20,7 @@ PortNumber = Annotated[int, Parameter(name="PORT")]
 
 port = cyclopts.App(name="port", help="Give ports preview URLs, and take them back.")
 share = cyclopts.App(name="share", help="Links that open a port for whoever holds them, for a while.")
-preview = cyclopts.App(name="preview", help="The preview token that visitors of a private sandbox bear.")
+preview = cyclopts.App(name="preview", help="Previews by hostname, and the token that visitors of a private one bear.")
 for group in (port, share, preview):
     app.command(group)
 
@@ -139,6 +139,47 @@ def revoke_share(sandbox: Sandbox, share_id: Annotated[str, Parameter(name="LINK
     """Take a link back; what still flows by it is cut."""
     closed = ask(where, lambda client: AsyncSandbox(client, sandbox).revoke_share(share_id))
     print_closed(closed, f"link {share_id} is revoked", as_json=where.json)
+
+
+# Previews in OpenComputer's shape.
+
+
+@preview.command(name="create")
+def create_preview(sandbox: Sandbox, port: PortNumber, /, *, domain: str | None = None, where: Where = HERE) -> None:
+    """Give a port a preview, and print its hostname. Of a sandbox with open ports, any port has one anyway.
+
+    Parameters
+    ----------
+    domain
+        The base domain. Default: the server's first.
+    """
+    made = ask(where, lambda client: AsyncSandbox(client, sandbox).create_preview_url(port, domain))
+    if where.json:
+        print_json(made)
+    else:
+        print_line(made.hostname)
+
+
+@preview.command(name="list")
+def list_previews(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
+    """List the previews of a sandbox, by port."""
+    found = ask(where, lambda client: AsyncSandbox(client, sandbox).list_preview_urls())
+    if where.json:
+        print_json(found)
+        return
+    rows = [(one.port, one.hostname, one.created_at) for one in found]
+    print_table(("port", "hostname", "created"), rows, "no previews", folded=False)
+
+
+@preview.command(name="delete")
+def delete_preview(sandbox: Sandbox, port: PortNumber, /, *, where: Where = HERE) -> None:
+    """Forget a port's preview. Where ports are not open, that takes its URL back."""
+    if not ask(where, lambda client: AsyncSandbox(client, sandbox).delete_preview_url(port)):
+        fail(f"port {port} of {sandbox} has no preview", EXIT_FAILED)
+    if where.json:
+        print_json({"deleted": port})
+    else:
+        say(f"port {port} of {sandbox} has no preview any more")
 
 
 # The gate.

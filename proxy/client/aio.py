@@ -22,6 +22,7 @@ from proxy.api import schemas
 from proxy.client import calls
 from proxy.client.calls import Call
 from proxy.client.common import (
+    NOT_FOUND,
     POLL_FIRST_S,
     POLL_MAX_S,
     Address,
@@ -33,7 +34,7 @@ from proxy.client.common import (
     transport_options,
 )
 from proxy.client.dialogue import ANSWER_BYTES_MAX, AskAgain, Dialogue
-from proxy.client.errors import error_of, read_problem
+from proxy.client.errors import APIError, error_of, read_problem
 
 T = TypeVar("T")
 
@@ -273,6 +274,25 @@ class AsyncSandbox:
                     # It has ended since it was listed.
                     return 0
         return 0
+
+    async def create_preview_url(self, port: int, domain: str | None = None) -> calls.PreviewURL:
+        """Give a port a preview, any port of a sandbox with open ports; one that has it already keeps it."""
+        return await self._client.send(calls.create_preview_url(self.id, port, domain))
+
+    async def list_preview_urls(self) -> list[calls.PreviewURL]:
+        """Return the previews, by port."""
+        return await self._client.send(calls.list_preview_urls(self.id))
+
+    async def delete_preview_url(self, port: int) -> bool:
+        """Forget a port's preview; False if it had none. Where ports are not open, its visits are cut first."""
+        try:
+            await self._client.send(calls.delete_preview_url(self.id, port))
+        except APIError as error:
+            # "no preview URL for this port"; that there is no sandbox has a class of its own.
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
 
     # The gate.
 

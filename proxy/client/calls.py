@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from actors import AsleepPolicy, ContainerSpec, HostHeader, Port, SandboxId
 from proxy.api import schemas
@@ -187,6 +187,41 @@ def list_shares(sandbox: str, port: int) -> Call[schemas.ShareList]:
 def revoke_share(sandbox: str, port: int, share_id: str) -> Call[schemas.Closed]:
     """Take a link back."""
     return Call("DELETE", _port(sandbox, port, f"/shares/{segment(share_id)}"), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
+
+
+class PreviewURL(Struct, frozen=True, kw_only=True, rename={"sandbox": "sandboxId", "created_at": "createdAt"}):
+    """A port's preview, as the calls in OpenComputer's shape show it."""
+
+    id: str
+    sandbox: str
+    port: int
+    hostname: str
+    """The built-in one where that leads there. Else the token is in it, and it is a secret."""
+    created_at: str
+
+
+class CreatePreviewURL(Struct, frozen=True, kw_only=True):
+    """What that asks for."""
+
+    port: int
+    domain: str | UnsetType = UNSET
+
+
+def create_preview_url(sandbox: str, port: int, domain: str | None) -> Call[PreviewURL]:
+    """Record that a port's preview is wanted."""
+    body = CreatePreviewURL(port=int(Port(port)), domain=UNSET if domain is None else domain)
+    return Call("POST", f"/api/sandboxes/{SandboxId(sandbox)}/preview", PreviewURL, body)
+
+
+def list_preview_urls(sandbox: str) -> Call[list[PreviewURL]]:
+    """Ask for the previews of a sandbox."""
+    return Call("GET", f"/api/sandboxes/{SandboxId(sandbox)}/preview", list[PreviewURL])
+
+
+def delete_preview_url(sandbox: str, port: int) -> Call[None]:
+    """Forget a port's preview."""
+    path = f"/api/sandboxes/{SandboxId(sandbox)}/preview/{Port(port):d}"
+    return Call("DELETE", path, type(None), timeout_s=CUT_TIMEOUT_S)
 
 
 # The gate.

@@ -21,6 +21,8 @@ from proxy.client.errors import APIError, ServerUnreachableError
 SERVER_VARIABLE: Final = "PORTICO_SERVER"
 KEY_VARIABLE: Final = "PORTICO_API_KEY"
 
+NOT_FOUND: Final = 404
+
 CONNECTIONS_MAX: Final = 100
 
 POLL_FIRST_S: Final = 0.1

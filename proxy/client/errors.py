@@ -13,13 +13,14 @@ Code that catches `SandboxNotFoundError` thereby works against either. What HTTP
 No text holds the API key.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from actors import (
+    DomainNotVerifiedError,
     LogCorruptError,
     NotListeningError,
     PorticoError,
@@ -125,39 +126,23 @@ def error_of(status: int, problem: Problem | None) -> PorticoError:
     known = ERRORS.get(problem.code or "")
     if known is None:
         return _BY_STATUS.get(status, APIError)(text, status=status, code=problem.code)
-    error = _MAKERS.get(known, _plain)(known, text, problem)
+    # Without its constructor, which may word the text out of what only the server knows.
+    error = known.__new__(known, text)
+    for name, value in _carried(known, problem).items():
+        setattr(error, name, value)
     # Of a class that stands for several codes.
     error.code = problem.code or known.code
     return error
 
 
-def _plain(known: type[PorticoError], text: str, _: Problem) -> PorticoError:
-    return known(text)
-
-
-def _not_listening(known: type[PorticoError], text: str, problem: Problem) -> PorticoError:
-    # Its constructor words the text out of what was tried; here the words are the server's.
-    assert issubclass(known, NotListeningError)
-    error = known.__new__(known, text)
-    error.port = problem.port or 0
-    error.tried = ()
-    return error
-
-
-def _revocation_incomplete(_: type[PorticoError], text: str, problem: Problem) -> PorticoError:
-    return RevocationIncompleteError(text, remaining=problem.remaining or 0)
-
-
-def _log_corrupt(_: type[PorticoError], text: str, __: Problem) -> PorticoError:
-    return LogCorruptError(text, offset=0)
-
-
-_MAKERS: Final[Mapping[type[PorticoError], Callable[[type[PorticoError], str, Problem], PorticoError]]] = (
-    MappingProxyType(
-        {
-            NotListeningError: _not_listening,
-            RevocationIncompleteError: _revocation_incomplete,
-            LogCorruptError: _log_corrupt,
-        }
-    )
-)
+def _carried(known: type[PorticoError], problem: Problem) -> Mapping[str, object]:
+    """Return the attributes that an error of a class has, as far as the answer tells."""
+    if issubclass(known, NotListeningError):
+        return {"port": problem.port or 0, "tried": ()}
+    if issubclass(known, RevocationIncompleteError):
+        return {"remaining": problem.remaining or 0}
+    if issubclass(known, LogCorruptError):
+        return {"offset": 0}
+    if issubclass(known, DomainNotVerifiedError):
+        return {"seen": ()}
+    return {}

@@ -18,6 +18,7 @@ from proxy.api import schemas
 from proxy.client import calls
 from proxy.client.calls import Call
 from proxy.client.common import (
+    NOT_FOUND,
     POLL_FIRST_S,
     POLL_MAX_S,
     Address,
@@ -29,7 +30,7 @@ from proxy.client.common import (
     transport_options,
 )
 from proxy.client.dialogue import ANSWER_BYTES_MAX, AskAgain, Dialogue
-from proxy.client.errors import error_of, read_problem
+from proxy.client.errors import APIError, error_of, read_problem
 
 T = TypeVar("T")
 
@@ -269,6 +270,25 @@ class Sandbox:
                     # It has ended since it was listed.
                     return 0
         return 0
+
+    def create_preview_url(self, port: int, domain: str | None = None) -> calls.PreviewURL:
+        """Give a port a preview, any port of a sandbox with open ports; one that has it already keeps it."""
+        return self._client.send(calls.create_preview_url(self.id, port, domain))
+
+    def list_preview_urls(self) -> list[calls.PreviewURL]:
+        """Return the previews, by port."""
+        return self._client.send(calls.list_preview_urls(self.id))
+
+    def delete_preview_url(self, port: int) -> bool:
+        """Forget a port's preview; False if it had none. Where ports are not open, its visits are cut first."""
+        try:
+            self._client.send(calls.delete_preview_url(self.id, port))
+        except APIError as error:
+            # "no preview URL for this port"; that there is no sandbox has a class of its own.
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
 
     # The gate.
 

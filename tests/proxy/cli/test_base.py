@@ -21,7 +21,7 @@ GROUPS = {
     "sandbox": ("create", "list", "show", "hibernate", "wake", "stop", "destroy"),
     "port": ("expose", "unexpose", "list"),
     "share": ("create", "list", "revoke"),
-    "preview": ("protect", "rotate"),
+    "preview": ("create", "list", "delete", "protect", "rotate"),
     "key": ("create", "list", "revoke"),
 }
 WAYS = [(name,) for name in COMMANDS] + [(group, name) for group, names in GROUPS.items() for name in names]

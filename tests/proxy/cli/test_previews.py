@@ -66,3 +66,15 @@ def test_preview_token_is_told_once_and_never_an_argument(
     assert (said.out, "ended: 4" in said.err) == (f"{own or 'minted'}\n", True)
     assert server.asked[0].json == {"token": own or "auto"}
     assert server.asked[1].json == {"token": own or "auto", "grace": 5.0}
+
+
+def test_previews_are_made_listed_and_deleted(server: Script, portico: Command) -> None:
+    shown = {"id": "p", "sandboxId": "my-app", "hostname": "sb-1a2b3c4d-p80.localhost", "port": 80, "createdAt": "now"}
+    server.answer(201, shown)
+    server.answer(200, [shown])
+    server.answer(204, b"")
+    server.refuse(404, "NOT_FOUND")
+    assert portico("preview", "create", "my-app", "80").out == "sb-1a2b3c4d-p80.localhost\n"
+    assert "sb-1a2b3c4d-p80.localhost" in portico("preview", "list", "my-app").out
+    assert portico("preview", "delete", "my-app", "80").code == 0
+    assert portico("preview", "delete", "my-app", "80").code == 1

@@ -165,6 +165,28 @@ def test_share_is_revoked_by_its_id_alone(run: Run, script: Script) -> None:
     assert script.asked[2].target == "/v1/sandboxes/my-app/ports/8000/shares/sh-1"
 
 
+def test_preview_that_a_port_has_not_is_not_deleted(run: Run, script: Script) -> None:
+    shown = {"id": "p", "sandboxId": "my-app", "orgId": "o", "hostname": "h", "port": 80, "createdAt": "t", "new": 1}
+    script.answer(201, shown)
+    script.answer(200, [shown])
+    script.answer(204, b"")
+    script.refuse(404, "NOT_FOUND")
+    script.refuse(404, "SANDBOX_NOT_FOUND")
+
+    async def main(client: AsyncClient) -> None:
+        sandbox = _sandbox(client)
+        made = await sandbox.create_preview_url(80)
+        assert (made.sandbox, made.hostname, made.port, made.created_at) == ("my-app", "h", 80, "t")
+        assert await sandbox.list_preview_urls() == [made]
+        assert await sandbox.delete_preview_url(80)
+        assert not await sandbox.delete_preview_url(80)
+        with pytest.raises(SandboxNotFoundError):
+            await sandbox.delete_preview_url(80)
+
+    run(main)
+    assert script.asked[0].json == {"port": 80}
+
+
 def test_logs_are_followed_as_they_come_and_left_half_way(run: Run, script: Script) -> None:
     script.answer(200, b"a" * 100_000)
     script.answer(200, PROCESS)

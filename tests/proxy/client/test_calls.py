@@ -28,6 +28,9 @@ SAMPLES: list[tuple[Call[object], str, str]] = [
     (calls.share("my-app", 8080, 60, True), "POST", "/v1/sandboxes/my-app/ports/8080/shares"),
     (calls.list_shares("my-app", 8080), "GET", "/v1/sandboxes/my-app/ports/8080/shares"),
     (calls.revoke_share("my-app", 8080, "sh-1"), "DELETE", "/v1/sandboxes/my-app/ports/8080/shares/sh-1"),
+    (calls.create_preview_url("my-app", 80, None), "POST", "/api/sandboxes/my-app/preview"),
+    (calls.list_preview_urls("my-app"), "GET", "/api/sandboxes/my-app/preview"),
+    (calls.delete_preview_url("my-app", 80), "DELETE", "/api/sandboxes/my-app/preview/80"),
     (calls.set_preview_auth("my-app", None), "PUT", "/v1/sandboxes/my-app/preview-auth"),
     (calls.rotate_preview_auth("my-app", 0.0, None), "POST", "/v1/sandboxes/my-app/preview-auth/rotate"),
     (calls.start_process("my-app", ("ls", "-l"), None, None, None), "POST", "/v1/sandboxes/my-app/processes"),
@@ -45,7 +48,7 @@ SAMPLES: list[tuple[Call[object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "method", "path"), SAMPLES, ids=[path for _, _, path in SAMPLES])
+@pytest.mark.parametrize(("call", "method", "path"), SAMPLES, ids=[f"{method} {path}" for _, method, path in SAMPLES])
 def test_operation_asks_its_resource(call: Call[object], method: str, path: str) -> None:
     assert (call.method, call.path, call.changes) == (method, path, method != "GET")
     assert call.timeout_s >= calls.CALL_TIMEOUT_S or call.path.endswith("wait-for-port")

@@ -1,5 +1,9 @@
 """Answers become the exceptions that the embedding API raises."""
 
+import ast
+import inspect
+import textwrap
+
 import pytest
 
 import actors
@@ -106,3 +110,15 @@ def test_words_of_a_server_are_bounded() -> None:
 
 def test_table_holds_nothing_but_embedding_errors() -> None:
     assert all(found.__module__.startswith("actors.") for found in ERRORS.values())
+
+
+def test_what_a_class_carries_is_there_whatever_the_answer_tells() -> None:
+    """An error that comes over HTTP has the attributes of one that was raised here."""
+    for found in ERRORS.values():
+        own = [
+            node.attr
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(found))))
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        ]
+        error = of(found.code)
+        assert all(hasattr(error, name) for name in own), found
