@@ -93,6 +93,7 @@ from actors.sandbox.domains import DomainChallenge as DomainChallenge
 from actors.sandbox.events import AsleepPolicy as AsleepPolicy
 from actors.sandbox.events import ContainerSpec as ContainerSpec
 from actors.sandbox.events import HostHeader as HostHeader
+from actors.sandbox.events import PortExposed as PortExposed
 from actors.sandbox.ids import Port as Port
 from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken

@@ -1,5 +1,16 @@
 """The management API: what owners drive over HTTP, on the base domain of a stand-alone server.
 
-schemas            what goes in and out, native; the source of the OpenAPI document
+assembly           all of it, put together: `open_api`
+app                routes to operations, and around each of them what all have in common
+entrance           from a raw request to a call: key, path, scope, content
+calls              how a call is declared, what its handler is given
+sandboxes, shares, processes, administration            the native calls
+opencomputer, opencomputer_exec, opencomputer_schemas   the calls of OpenComputer's published clients
+sessions           commands that somebody talks with
+present            how the state model's things look in answers
+schemas            what goes in and out, native
+openapi            the document, written from all that
 keys               who may call: named, scoped, kept as digests only
+idempotency        the same change asked for twice is made once
+problems           which status an error has
 """

@@ -5,7 +5,7 @@ in one place.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors import where_raised
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
@@ -26,6 +27,9 @@ from proxy.api.schemas import Problem
 
 log = structlog.get_logger("portico.api")
 
+Talk = Callable[[Ground, WebSocket], Awaitable[None]]
+"""Accepts a WebSocket and talks on it, or raises what the handshake is refused with."""
+
 CALLS_MAX: Final = 1024
 """Under way at once, streams included: further ones are told to come again, and previews go on undisturbed."""
 
@@ -36,7 +40,9 @@ _NOBODYS_SCOPE: Final = Scope()
 class Api:
     """Serves operations."""
 
-    def __init__(self, ground: Ground, operations: Iterable[Operation], sockets: Iterable[WebSocketRoute] = ()) -> None:
+    def __init__(
+        self, ground: Ground, operations: Iterable[Operation], sockets: Mapping[str, Talk] | None = None
+    ) -> None:
         self.ground: Final = ground
         self.operations: Final = tuple(operations)
         self._answers = Answers()
@@ -44,9 +50,12 @@ class Api:
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in self.operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
-        routes: list[BaseRoute] = [Route(path, _Endpoint(self, methods)) for path, methods in by_path.items()]
+        # Words before braces, which would take them too.
+        paths = sorted(by_path, key=lambda path: path.count("{"))
+        routes: list[BaseRoute] = [Route(path, _Endpoint(self, by_path[path])) for path in paths]
+        routes += [WebSocketRoute(path, _Socket(self, talk)) for path, talk in (sockets or {}).items()]
         # No redirects: a client that adds a slash is told that there is nothing, not sent on with its key.
-        self._router = Router([*routes, *sockets], redirect_slashes=False, default=_not_found)
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request, or talk on one WebSocket."""
@@ -116,6 +125,28 @@ class _Endpoint:
         else:
             response = await self._api.answer(operation, Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+class _Socket:
+    """A WebSocket's path, as an ASGI app: what goes wrong before its handshake is answered like any other call."""
+
+    def __init__(self, api: Api, talk: Talk) -> None:
+        self._api = api
+        self._talk = talk
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        try:
+            await self._talk(self._api.ground, socket)
+        except WebSocketDisconnect:
+            # Expected: it has left.
+            return
+        except Exception as error:
+            if socket.application_state is not WebSocketState.CONNECTING:
+                raise
+            # ASGI lets a handshake be answered once it has been received.
+            await socket.receive()
+            await socket.send_denial_response(_response(_written(_problem(error))))
 
 
 async def _not_found(scope: ASGIScope, receive: Receive, send: Send) -> None:

@@ -1,20 +1,30 @@
 """The whole API, put together: every operation there is, and the document that describes them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from actors import Domain, Runtime
-from proxy.api import administration, processes, sandboxes, shares
+from proxy.api import administration, opencomputer, processes, sandboxes, shares
 from proxy.api.app import Api
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
 from proxy.api.keys import KeyRing
 from proxy.api.openapi import write_document
+from proxy.api.opencomputer_exec import Commands
+from proxy.api.sessions import Sessions
 
 
-def make_api(runtime: Runtime, ring: KeyRing, domains: Sequence[str], folder: Path | None = None) -> Api:
-    """Return the API of a runtime, an ASGI app, to be given to a `Server`.
+@asynccontextmanager
+async def open_api(
+    runtime: Runtime, ring: KeyRing, domains: Sequence[str], folder: Path | None = None
+) -> AsyncIterator[Api]:
+    """Open the API of a runtime for the length of the block: an ASGI app, to be given to a `Server`.
+
+    Sessions of commands end with the block.
 
     Args:
         runtime: Open for as long as the API serves.
@@ -30,12 +40,23 @@ def make_api(runtime: Runtime, ring: KeyRing, domains: Sequence[str], folder: Pa
     described = Operation(
         "GET", "/openapi.json", "openapi", "This document.", describe, Need.NOTHING, {200: dict[str, Any]}
     )
-    operations = (
-        *sandboxes.OPERATIONS,
-        *shares.OPERATIONS,
-        *processes.OPERATIONS,
-        *administration.OPERATIONS,
-        described,
-    )
-    document = write_document(operations, version("portico"))
-    return Api(ground, operations)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        commands = Commands(Sessions(nursery))
+        operations = (
+            *sandboxes.OPERATIONS,
+            *shares.OPERATIONS,
+            *processes.OPERATIONS,
+            *administration.OPERATIONS,
+            *opencomputer.OPERATIONS,
+            *commands.operations(),
+            described,
+        )
+        document = write_document(operations, version("portico"))
+        try:
+            yield Api(ground, operations, {"/api/sandboxes/{id}/exec/{exec}": commands.attach})
+        except Exception as error:  # noqa: BLE001  # raised again below, where no nursery wraps it in a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

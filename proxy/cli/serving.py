@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.table import Table
 
-from proxy.api.assembly import make_api
+from proxy.api.assembly import open_api
 from proxy.api.keys import KEY_BYTES, KeyFileError, KeyRing
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, console, fail, run
 from proxy.cli.settings import NO_FLAGS, SettingsFlags, resolve_settings
@@ -60,8 +60,8 @@ async def _serve(settings: Settings, ring: KeyRing, local_key: str) -> None:
                 local = LocalServer(url_of(settings.listen.host, port), local_key)
                 stack.enter_context(announced(settings.data_folder, local))
 
-            api = make_api(host.runtime, ring, settings.domains, settings.data_folder)
-            await serve_until_told(host, announce, api)
+            async with open_api(host.runtime, ring, settings.domains, settings.data_folder) as api:
+                await serve_until_told(host, announce, api)
 
 
 @app.command

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors import Domain, PublicAddress
 from proxy.api.app import Api
-from proxy.api.assembly import make_api
+from proxy.api.assembly import open_api
 from proxy.api.keys import KeyRing
 from proxy.testing import PreviewEngine, Response, preview_engine
 
@@ -86,6 +86,9 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
 
     ring = KeyRing(folder, ADMIN)
     async with preview_engine(app=app) as engine:
+        # What is asked for where nothing is said of it.
+        engine.runtime._around.containers["process"] = engine.containers  # type: ignore[index]  # a dict, in fact
         engine.runtime.public_address = PublicAddress(Domain("example.com"))
-        served.append(make_api(engine.runtime, ring, ["example.com"]))
-        yield Stage(engine, served[0], ring)
+        async with open_api(engine.runtime, ring, ["example.com"]) as api:
+            served.append(api)
+            yield Stage(engine, api, ring)

@@ -1,0 +1,269 @@
+"""Commands that somebody talks with: they take input while they run, and any number of clients see what they print.
+
+A container gives back one stream of output and takes no input, so a session's command is started with its three streams
+tied to named pipes, of which the other ends are here. That takes a container which shares this host's files: the
+``process`` kind. What was printed is kept within bounds, so that a client which comes late sees it, and one that is
+slow misses the middle rather than holding up the command.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from actors import ContainerError, Process, Sandbox, SandboxId, where_raised
+from proxy.api.problems import ProblemError
+
+log = structlog.get_logger("portico.sessions")
+
+SCROLLBACK_BYTES_MAX: Final = 1024 * 1024
+"""Of one session; what a client that comes late is shown."""
+
+SESSIONS_MAX: Final = 256
+"""Of all sandboxes, exited ones included, which are forgotten oldest first."""
+
+READ_BYTES: Final = 64 * 1024
+
+# Ties the streams and becomes the command: $0 is the folder of the pipes. Opening them waits for nobody, as their
+# other ends are open already.
+_TIE: Final = 'exec "$@" <"$0/in" >"$0/out" 2>"$0/err"'
+
+
+class Stream(IntEnum):
+    """Where bytes belong; the first byte of a frame in the published protocol."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some output."""
+
+    number: int
+    """Counted from 0; a gap says that something in between is not kept any more."""
+    stream: Stream
+    data: bytes = field(repr=False)
+
+
+class Session:
+    """One command, from its start on."""
+
+    def __init__(self, sandbox: SandboxId, command: str, arguments: Sequence[str], folder: Path) -> None:
+        self.id: Final = f"es-{secrets.token_hex(8)}"
+        self.sandbox: Final = sandbox
+        self.command: Final = command
+        self.arguments: Final = tuple(arguments)
+        self.started_at: Final = time.time()
+        self.attached = 0
+        """Clients."""
+        self.timed_out = False
+        self.truncated = False
+        """Something that was printed is not kept any more."""
+        self.ended = trio.Event()
+        self._folder = folder
+        self._process: Process | None = None
+        self._pieces: deque[Piece] = deque()
+        self._size = 0
+        self._next = 0
+        self._news = trio.Event()
+        self._stdin_lock = trio.Lock()
+        self._descriptors: dict[Stream, int] = {}
+
+    @property
+    def exit_code(self) -> int | None:
+        """None until it has ended, with all that it printed read."""
+        return self._process.exit_code if self._process is not None and self.ended.is_set() else None
+
+    def output(self, stream: Stream) -> bytes:
+        """Return what is kept of a stream."""
+        return b"".join(piece.data for piece in self._pieces if piece.stream is stream)
+
+    def pieces_from(self, number: int) -> list[Piece]:
+        """Return what is kept from a piece on."""
+        return [piece for piece in self._pieces if piece.number >= number]
+
+    async def wait_news(self, number: int) -> None:
+        """Block until there is a piece of that number or more, or the end."""
+        while self._next <= number and not self.ended.is_set():
+            await self._news.wait()
+
+    async def write(self, data: bytes) -> None:
+        """Give the command some input; nothing happens once it has ended, or does not read any more."""
+        async with self._stdin_lock:
+            while data and Stream.STDIN in self._descriptors:
+                descriptor = self._descriptors[Stream.STDIN]
+                try:
+                    data = data[os.write(descriptor, data) :]
+                except BlockingIOError:
+                    with suppress(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_writable(descriptor)
+
+    async def kill(self, signal: int) -> None:
+        """Send a signal to the command and its group."""
+        if self._process is not None:
+            await self._process.kill(signal)
+
+    async def start(self, sandbox: Sandbox, cwd: str | None, env: Mapping[str, str]) -> None:
+        """Start the command; `run` must follow.
+
+        Raises: as `Sandbox.start_process`.
+        """
+        for stream, name in ((Stream.STDIN, "in"), (Stream.STDOUT, "out"), (Stream.STDERR, "err")):
+            path = self._folder / name
+            os.mkfifo(path, 0o600)
+            # Both ways: an end of ours that only reads would see the end before the command has begun.
+            self._descriptors[stream] = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        words = ["/bin/sh", "-c", _TIE, str(self._folder), self.command, *self.arguments]
+        self._process = await sandbox.start_process(words, cwd=cwd, env=env)
+
+    async def run(self, timeout_s: float | None) -> None:
+        """Read what the command prints until it has ended. Raises nothing but cancellation."""
+        process = self._process
+        assert process is not None
+        try:
+            async with trio.open_nursery() as nursery:
+                for stream in (Stream.STDOUT, Stream.STDERR):
+                    nursery.start_soon(self._read, stream)
+                with trio.move_on_after(timeout_s or float("inf")) as patience:
+                    await process.wait()
+                if patience.cancelled_caught:
+                    self.timed_out = True
+                    await process.kill(9)
+                    await process.wait()
+                nursery.cancel_scope.cancel()
+            # All that it printed itself is in the pipes by now; what its children print later is nobody's.
+            for stream in (Stream.STDOUT, Stream.STDERR):
+                self._drain(stream)
+        except Exception as bug:  # noqa: BLE001  # a safety net: one session's bug must not take the others down
+            log.error("session failed", **where_raised(bug))
+        finally:
+            self._close()
+
+    def abandon(self) -> None:
+        """Let go of what was prepared for a command that did not start."""
+        self._close()
+
+    async def _read(self, stream: Stream) -> None:
+        descriptor = self._descriptors[stream]
+        while True:
+            try:
+                data = os.read(descriptor, READ_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(descriptor)
+                continue
+            self._add(stream, data)
+            await trio.lowlevel.checkpoint()
+
+    def _drain(self, stream: Stream) -> None:
+        left = SCROLLBACK_BYTES_MAX
+        with suppress(BlockingIOError):
+            while left > 0:
+                data = os.read(self._descriptors[stream], READ_BYTES)
+                left -= len(data)
+                self._add(stream, data)
+
+    def _add(self, stream: Stream, data: bytes) -> None:
+        self._pieces.append(Piece(self._next, stream, data))
+        self._next += 1
+        self._size += len(data)
+        while self._size > SCROLLBACK_BYTES_MAX:
+            self._size -= len(self._pieces.popleft().data)
+            self.truncated = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def _close(self) -> None:
+        for descriptor in self._descriptors.values():
+            trio.lowlevel.notify_closing(descriptor)
+            os.close(descriptor)
+        self._descriptors.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.ended.set()
+        self._tell()
+
+
+class Sessions:
+    """All sessions of a server."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        """Prepare.
+
+        Args:
+            nursery: Where sessions are read; it ends them.
+        """
+        self._nursery = nursery
+        self._sessions: dict[str, Session] = {}
+
+    async def start(
+        self,
+        sandbox: Sandbox,
+        command: str,
+        arguments: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Session:
+        """Start a command.
+
+        Args:
+            sandbox: Where.
+            command: A program.
+            arguments: Its arguments.
+            cwd: None: the sandbox's own workspace.
+            env: Added to the container's own.
+            timeout_s: After which it is killed; None or 0: never.
+
+        Raises:
+            ProblemError: There are too many sessions, or the sandbox's kind cannot have any.
+            As `Sandbox.start_process`.
+        """
+        if (await sandbox.state()).container.kind != "process":
+            raise ProblemError(409, "UNSUPPORTED", "this kind of container has no sessions")
+        self._make_room()
+        folder = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="portico-session-")))
+        session = Session(sandbox.id, command, arguments, folder)
+        self._sessions[session.id] = session
+        try:
+            await session.start(sandbox, cwd, env or {})
+        except BaseException:
+            del self._sessions[session.id]
+            session.abandon()
+            raise
+        self._nursery.start_soon(session.run, timeout_s)
+        return session
+
+    def find(self, sandbox: SandboxId, session_id: str) -> Session | None:
+        """Return a session of that sandbox."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.sandbox == sandbox else None
+
+    def of(self, sandbox: SandboxId) -> list[Session]:
+        """Return the sessions of a sandbox, in order of start."""
+        return [session for session in self._sessions.values() if session.sandbox == sandbox]
+
+    def _make_room(self) -> None:
+        if len(self._sessions) < SESSIONS_MAX:
+            return
+        for session in self._sessions.values():
+            if session.ended.is_set():
+                del self._sessions[session.id]
+                return
+        raise ContainerError(f"{SESSIONS_MAX} sessions run already; that is as many as there may be")

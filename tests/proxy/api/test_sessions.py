@@ -1,0 +1,130 @@
+"""Sessions, over real processes: what goes in, what comes out, and what is left of it."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_trio
+import trio
+import trio.testing
+
+from actors import ContainerError, MemoryStore, Runtime, Sandbox, open_runtime
+from actors.testing.containers import fake_containers
+from proxy.api import sessions as module
+from proxy.api.problems import ProblemError
+from proxy.api.sessions import SCROLLBACK_BYTES_MAX, Sessions, Stream
+
+
+@pytest_trio.trio_fixture  # type: ignore[untyped-decorator]  # pytest-trio has no types
+async def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runtime]:
+    """One that leaves no folder of a session behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with open_runtime(MemoryStore()) as opened:
+        yield opened
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("portico-session-")]
+
+
+async def make(runtime: Runtime) -> Sandbox:
+    return await runtime.get_sandbox("my-app", container="process")
+
+
+async def test_streams_are_told_apart_and_the_exit_code_comes_last(runtime: Runtime, nursery: trio.Nursery) -> None:
+    sessions = Sessions(nursery)
+    script = 'read line; echo "got $line $A in $PWD"; echo bad >&2; exit 7'
+    session = await sessions.start(await make(runtime), "sh", ["-c", script], env={"A": "b"}, cwd="/")
+    assert session.exit_code is None
+    await session.write(b"hello\n")
+    with trio.fail_after(20):
+        await session.ended.wait()
+    assert session.output(Stream.STDOUT) == b"got hello b in /\n"
+    assert session.output(Stream.STDERR) == b"bad\n"
+    code: object = session.exit_code
+    assert (code, session.truncated, session.timed_out) == (7, False, False)
+    # Nobody is there to read it.
+    await session.write(b"more")
+    assert sessions.find(session.sandbox, session.id) is session
+    assert sessions.of(session.sandbox) == [session]
+
+
+async def test_output_is_kept_within_bounds(runtime: Runtime, nursery: trio.Nursery) -> None:
+    size = SCROLLBACK_BYTES_MAX + 300_000
+    session = await Sessions(nursery).start(await make(runtime), "head", ["-c", str(size), "/dev/zero"])
+    with trio.fail_after(20):
+        await session.ended.wait()
+    assert session.truncated
+    assert SCROLLBACK_BYTES_MAX - 65536 <= len(session.output(Stream.STDOUT)) <= SCROLLBACK_BYTES_MAX
+
+
+async def test_command_that_does_not_read_holds_up_its_writer_until_it_ends(
+    runtime: Runtime, nursery: trio.Nursery
+) -> None:
+    session = await Sessions(nursery).start(await make(runtime), "sleep", ["100"])
+    async with trio.open_nursery() as writing:
+        writing.start_soon(session.write, b"x" * 1_000_000)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await session.kill(9)
+        with trio.fail_after(20):
+            await session.ended.wait()
+    assert session.exit_code == -9
+
+
+async def test_command_is_killed_when_its_time_is_up(runtime: Runtime, nursery: trio.Nursery) -> None:
+    session = await Sessions(nursery).start(await make(runtime), "sleep", ["100"], timeout_s=0.1)
+    with trio.fail_after(20):
+        await session.ended.wait()
+    assert (session.timed_out, session.exit_code) == (True, -9)
+
+
+async def test_program_that_is_not_there_is_127(runtime: Runtime, nursery: trio.Nursery) -> None:
+    session = await Sessions(nursery).start(await make(runtime), "no-such-program", [])
+    with trio.fail_after(20):
+        await session.ended.wait()
+    assert session.exit_code == 127
+    assert b"not found" in session.output(Stream.STDERR)
+
+
+async def test_news_are_waited_for(runtime: Runtime, nursery: trio.Nursery) -> None:
+    session = await Sessions(nursery).start(await make(runtime), "cat", [])
+    number = 0
+    with trio.fail_after(20):
+        for word in (b"one", b"two"):
+            await session.write(word)
+            await session.wait_news(number)
+            [piece] = session.pieces_from(number)
+            assert piece.data == word
+            assert word.decode() not in repr(piece)
+            number = piece.number + 1
+        await session.kill(15)
+        await session.wait_news(number)
+        await session.ended.wait()
+
+
+async def test_oldest_ended_session_makes_room(
+    runtime: Runtime, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSIONS_MAX", 1)
+    sessions, sandbox = Sessions(nursery), await make(runtime)
+    first = await sessions.start(sandbox, "true", [])
+    with trio.fail_after(20):
+        await first.ended.wait()
+    second = await sessions.start(sandbox, "sleep", ["100"])
+    assert sessions.of(sandbox.id) == [second]
+    with pytest.raises(ContainerError, match="sessions run already"):
+        await sessions.start(sandbox, "true", [])
+    await second.kill(9)
+    await second.ended.wait()
+
+
+async def test_start_that_fails_leaves_nothing(runtime: Runtime, nursery: trio.Nursery) -> None:
+    sessions, sandbox = Sessions(nursery), await make(runtime)
+    with pytest.raises(ContainerError):
+        await sessions.start(sandbox, "true", ["a\0b"])
+    assert not sessions.of(sandbox.id)
+
+
+async def test_kind_without_processes_of_ours_has_no_sessions(nursery: trio.Nursery) -> None:
+    async with open_runtime(MemoryStore(), containers={"fake": fake_containers()}) as other:
+        with pytest.raises(ProblemError, match="no sessions"):
+            await Sessions(nursery).start(await other.get_sandbox("x", container="fake"), "true", [])
