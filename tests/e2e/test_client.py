@@ -102,7 +102,21 @@ def test_sandbox_lives_its_life_over_http(backend: str, url: str, free_port: int
 
             ended = await sandbox.exec("echo out; echo err >&2; exit 3")
             assert (ended.exit_code, ended.stdout, ended.stderr) == (3, "out\n", "err\n")
+            talker = await sandbox.start_process("for i in 1 2 3; do echo line $i; sleep 0.1; done", id="talker")
+            async with talker.follow_logs() as pieces:
+                assert b"".join([piece async for piece in pieces]) == b"line 1\nline 2\nline 3\n"
+            assert await talker.logs() == b"line 1\nline 2\nline 3\n"
+            assert await talker.wait() == 0
+
+            preview = await sandbox.create_preview_url(free_port)
+            assert [one.id for one in await sandbox.list_preview_urls()] == [preview.id]
+            assert await sandbox.delete_preview_url(free_port)
+            assert not await sandbox.delete_preview_url(free_port)
+
             sleeper = await sandbox.start_process("sleep 60", id="sleeper")
+            async with sleeper.follow_logs():
+                # Left while it runs: nobody is kept by it.
+                pass
             await (await sandbox.get_process("sleeper")).kill()
             assert await sleeper.wait() == -15
             assert "sleeper" in [one.id for one in await sandbox.list_processes()]

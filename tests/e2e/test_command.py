@@ -105,6 +105,13 @@ def test_exec_is_as_good_as_being_there(shell: Shell) -> None:
     shell("sandbox", "create", "my-app")
     assert shell("exec", "my-app", "--env", "NAME=you", "--", "echo hello $NAME; exit 7", code=7) == "hello you\n"
     shell("exec", "no-such", "--", "true", code=125)
+    shell("run", "my-app", "--id", "talker", "--", "echo one; sleep 0.2; echo two")
+    assert shell("logs", "my-app", "-f") == "one\ntwo\n"
+    assert shell("logs", "my-app", "talker") == "one\ntwo\n"
+    shell("preview", "create", "my-app", "8080")
+    assert "8080" in shell("preview", "list", "my-app")
+    shell("preview", "delete", "my-app", "8080")
+    shell("preview", "delete", "my-app", "8080", code=1)
 
 
 def test_key_made_beside_the_server_opens_it_and_a_revoked_one_does_not(shell: Shell) -> None:
