@@ -242,7 +242,6 @@ async def test_client_that_connects_and_says_nothing_is_let_go(
 async def test_client_that_never_reads_costs_no_memory_and_is_let_go(case: Case) -> None:
     """Over sockets, as it is the kernel's buffers that fill: those are all that its service can send."""
     piece, sent = b"x" * 2**14, 0
-
     let_go = trio.Event()
 
     async def endless(service: Service, request: Message, stream: trio.abc.HalfCloseableStream) -> None:
@@ -268,6 +267,7 @@ async def test_client_that_never_reads_costs_no_memory_and_is_let_go(case: Case)
             # And in the end it is closed, though it is still there.
             with trio.fail_after(20):
                 await let_go.wait()
+            await stage.settle()
             assert not stage.runtime.statistics().visits
         await stage.settle()
     assert 0 < sent < 50 * 2**20
