@@ -126,6 +126,27 @@ async def test_request_for_another_host_is_the_apps() -> None:
         await call.over.wait()
 
 
+async def test_visitor_signs_in_in_front_of_the_app_too() -> None:
+    async with house(tell_head) as it:
+        await it.sandbox.set_preview_auth("preview-token-of-the-owner")
+        form = b"token=preview-token-of-the-owner&to=/deep"
+        length = (b"content-length", b"%d" % len(form))
+        call = it.call(method="POST", path="/.portico/sign-in", raw_path=b"/.portico/sign-in", headers=[length])
+        await call.send("http.request", body=form, more_body=False)
+        answer = await call.hear("http.response.start")
+        await call.hear("http.response.body")
+        fields = dict(answer["headers"])
+        assert (answer["status"], fields[b"location"]) == (303, b"http://" + it.host + b"/deep")
+        cookie = fields[b"set-cookie"].partition(b";")[0]
+        call = it.call(headers=[(b"cookie", cookie)])
+        await call.send("http.request", body=b"", more_body=False)
+        assert (await call.hear("http.response.start"))["status"] == 201
+        shown = await call.hear("http.response.body")
+        await call.hear("http.response.body")
+        await call.over.wait()
+        assert cookie not in shown["body"]
+
+
 async def test_custom_hostname_is_the_apps_until_it_is_verified() -> None:
     async with house(tell_head) as it:
         asked = await it.sandbox.bind_domain("preview.my-app.com", PORT)

@@ -254,6 +254,35 @@ async def test_signing_out_takes_the_cookie_away(preview_engine: PreviewEngine) 
     )
 
 
+async def test_handshake_below_our_path_is_refused(preview_engine: PreviewEngine) -> None:
+    url = await preview_engine.expose(websocket_echo())
+    for path in (".portico/sign-in", ".portico/else"):
+        with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
+            async with preview_engine.websocket(f"{url}{path}"):
+                pass
+        assert rejected.value.status_code >= 400
+    assert not preview_engine.container().dials
+
+
+async def test_secrets_are_in_no_log_and_no_answer(
+    preview_engine: PreviewEngine, logged: list[structlog.typing.EventDict]
+) -> None:
+    share = await shared(preview_engine)
+    url = await preview_engine.expose()
+    secret = link(share).rpartition("/")[2]
+    answers = [
+        await post(preview_engine, f"{url}.portico/sign-in", {"token": token, "to": f"/?token={TOKEN}"})
+        for token in (TOKEN, f"{TOKEN}x", *["another-wrong-token"] * TRIES_MAX)
+    ]
+    answers += [await preview_engine.get(f"{link(share)}{wrong}") for wrong in ("", "x", "/y", "?z")]
+    answers += [await preview_engine.get(f"{url}.portico/share/{secret}")]
+    shown = repr([(answer.status, answer.header("set-cookie"), answer.body) for answer in answers]) + repr(logged)
+    for hidden in (secret, "another-wrong-token", f"{TOKEN}x"):
+        assert hidden not in shown
+    assert TOKEN not in repr(logged)
+    assert any("too many wrong" in event["event"] for event in logged)
+
+
 # Where the cookie opens, and where it does not.
 
 
