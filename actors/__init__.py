@@ -65,7 +65,6 @@ from actors.filestore import FileStore as FileStore
 from actors.handle import ExposedPort as ExposedPort
 from actors.handle import IssuedToken as IssuedToken
 from actors.handle import PortStatus as PortStatus
-from actors.handle import Process as Process
 from actors.handle import Sandbox as Sandbox
 from actors.history import Moment as Moment
 from actors.history import describe_event as describe_event
@@ -75,6 +74,7 @@ from actors.history import state_at as state_at
 from actors.history import unfold as unfold
 from actors.memorystore import MemoryStore as MemoryStore
 from actors.previews import PreviewURL as PreviewURL
+from actors.processes import Process as Process
 from actors.runtime import Runtime as Runtime
 from actors.runtime import RuntimeStatistics as RuntimeStatistics
 from actors.runtime import open_runtime as open_runtime

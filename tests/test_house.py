@@ -30,7 +30,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"children", "visits", "messages", "surroundings", "recovery"}),
         frozenset({"held", "runs", "endings", "activation", "actor"}),
         frozenset({"domains"}),
-        frozenset({"shares", "previews", "handle", "runtime", "history"}),
+        frozenset({"shares", "previews", "processes", "handle", "runtime", "history"}),
         frozenset({"testing"}),
     ),
     "proxy": (

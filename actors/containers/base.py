@@ -77,6 +77,16 @@ class ProcessExit:
     exit_code: int
 
 
+class LogTail(Protocol):
+    """Reads what a process prints, as it prints it."""
+
+    async def read(self) -> bytes:
+        """Return what has been printed since the last call, at first all that is kept; ``b""``: nothing, just now."""
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+
+
 class ContainerProcess(Protocol):
     """One service in a run. Safe to hold for as long as one likes: it answers from memory once it has exited."""
 
@@ -107,6 +117,9 @@ class ContainerProcess(Protocol):
 
     async def logs(self) -> bytes:
         """Return what it has printed to stdout and stderr so far, the newest bytes where it was too much."""
+
+    def tail(self) -> LogTail:
+        """Return a reader of that which goes on where it has left off; the caller closes it."""
 
 
 class Run(Protocol):

@@ -14,6 +14,7 @@ import trio
 from actors.containers.base import ProcessStatus
 from actors.containers.keeper import OUTPUT_BYTES_MAX
 from actors.containers.launch import Launch
+from actors.containers.tail import FileTail
 
 ENDING_SIGNALS: Final = frozenset({signals.SIGTERM, signals.SIGINT, signals.SIGQUIT, signals.SIGKILL})
 """What tells a service to end. Not SIGHUP, by which many read their configuration anew."""
@@ -107,6 +108,10 @@ class Service:
     async def logs(self) -> bytes:
         """Return the newest output, 512 KiB at least if there is as much. Empty once the run's folder is gone."""
         return await trio.to_thread.run_sync(read_log, self._run.folder / f"{self.name}.log")
+
+    def tail(self) -> FileTail:
+        """Return a reader of the output that goes on where it has left off."""
+        return FileTail(self._run.folder / f"{self.name}.log")
 
     def refuse(self, refusal: str) -> None:
         """Note that it could not be started again; it may be tried once more."""

@@ -281,6 +281,26 @@ class FakeProcess:
         await trio.lowlevel.checkpoint()
         return self.stdout + self.stderr
 
+    def tail(self) -> "FakeTail":
+        return FakeTail(self)
+
+
+class FakeTail:
+    """Reads what a fake process prints."""
+
+    def __init__(self, process: FakeProcess) -> None:
+        self._process = process
+        self._read = 0
+
+    async def read(self) -> bytes:
+        """Return what is new."""
+        data = (await self._process.logs())[self._read :]
+        self._read += len(data)
+        return data
+
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 async def _handle(handler: Handler, stream: trio.abc.HalfCloseableStream) -> None:
     try:
