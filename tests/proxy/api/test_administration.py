@@ -48,6 +48,18 @@ async def test_url_is_explained_to_who_may_know(stage: Stage) -> None:
     await stage.got("GET", f"/v1/explain?url={url}", key=stage.key("sandbox:my-app"))
 
 
+async def test_custom_hostname_is_explained_at_the_present(stage: Stage) -> None:
+    await stage.make()
+    await stage.got("PUT", f"{AT}/ports/8080", status=201)
+    sandbox = await stage.engine.runtime.find_sandbox("my-app")
+    await stage.engine.runtime.domains.verify(await sandbox.bind_domain("preview.my-app.com", 8080))
+    url = "https://preview.my-app.com/"
+    assert (await stage.got("GET", f"/v1/explain?url={url}"))["outcome"]["code"] == "WAKES"
+    # Which hostnames led here then is not looked up.
+    before = await stage.got("GET", f"/v1/explain?url={url}&at=1")
+    assert before["outcome"]["code"] == "MISDIRECTED_REQUEST"
+
+
 async def test_what_is_no_url_is_not_explained(stage: Stage) -> None:
     await stage.refused(400, "INVALID_REQUEST", "GET", "/v1/explain?url=nonsense%20x")
     await stage.refused(400, "INVALID_REQUEST", "GET", "/v1/explain")
