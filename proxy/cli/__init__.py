@@ -16,7 +16,9 @@
 The engine is often embedded without the command, so what that needs is asked for here, once.
 """
 
+import os
 import sys
+from typing import Final
 
 try:
     from proxy.cli import checks as checks
@@ -32,6 +34,18 @@ except ModuleNotFoundError as error:
     sys.exit(f"portico: the command needs more packages ({package} is missing): pip install 'portico[cli]'")
 
 
+EXIT_UNREAD: Final = 141
+"""As a shell counts: 128 and the number of SIGPIPE."""
+
+
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command. Whoever reads its output may stop reading: that is no error of ours."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, and must not be tried once more as the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_UNREAD)

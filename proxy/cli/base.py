@@ -1,8 +1,8 @@
 """What every command of `portico` has in common: the app, where it prints, how it ends.
 
 Exit codes: 0 done; 1 it could not be done, or what was checked is damaged (a line on stderr says why); 2 the
-arguments or settings make no sense; 130 Ctrl-C. `portico exec` ends as the command it ran did, or with 125 if that was
-not run.
+arguments or settings make no sense; 130 Ctrl-C; 141 nobody reads the output. `portico exec` ends as the command it ran
+did, or with 125 if that was not run.
 """
 
 import sys
@@ -59,6 +59,8 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         if isinstance(cause, KeyboardInterrupt):
             # Before it served, or while it was ending already.
             sys.exit(EXIT_INTERRUPTED)
+        if isinstance(cause, BrokenPipeError):
+            raise cause from None
         if isinstance(cause, PorticoError | ListenError):
             fail(str(cause), EXIT_FAILED)
         raise

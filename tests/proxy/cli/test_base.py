@@ -1,5 +1,6 @@
 """The command as a whole: its help, its version, what makes no sense to it."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -97,3 +98,14 @@ def test_what_makes_no_sense_is_exit_code_2_and_touches_nothing(
     assert said in ended.err
     assert ended.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_reader_that_has_had_enough_is_no_error_of_ours() -> None:
+    code = "import sys; sys.argv = ['portico', 'completion', 'bash']; import proxy.cli; proxy.cli.main()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
