@@ -258,15 +258,21 @@ def _open_gate(
     """Return the generation of the token that opened, or why none did."""
     if request.token is not None and _is_bare_preflight(request):
         return _Keys(exposure, None, auth.generation)
+    # Nearly always it is the current token that counts, and the one before it is not looked at.
+    previous = auth.previous if auth.previous is not None and now < auth.previous.until else None
     if request.preview_token:
         digest = hashlib.sha256(request.preview_token).digest()
-        for known, generation in _open_tokens(auth, now):
-            if hmac.compare_digest(digest, known):
-                return _Keys(exposure, None, generation, by_bearer=True)
+        if hmac.compare_digest(digest, auth.digest):
+            return _Keys(exposure, None, auth.generation, True)  # by position, in half the time
+        if previous is not None and hmac.compare_digest(digest, previous.digest):
+            return _Keys(exposure, None, previous.generation, True)  # as above
     if request.sessions:
-        for known, generation in _open_tokens(auth, now):
-            if _is_any_of(gate_session(state.seal, request.port, generation, known), request.sessions):
-                return _Keys(exposure, None, generation)
+        if _is_any_of(gate_session(state.seal, request.port, auth.generation, auth.digest), request.sessions):
+            return _Keys(exposure, None, auth.generation)
+        if previous is not None:
+            session = gate_session(state.seal, request.port, previous.generation, previous.digest)
+            if _is_any_of(session, request.sessions):
+                return _Keys(exposure, None, previous.generation)
     shown = request.preview_token or request.sessions
     return RefusedBecause.AUTH_INVALID if shown else RefusedBecause.AUTH_REQUIRED
 

@@ -16,11 +16,16 @@ another.
 """
 
 import base64
-import hashlib
 import hmac
+from functools import lru_cache
+from typing import Final
 
 from actors.sandbox.ids import Port, Seal
 from actors.sandbox.state import Sharing
+
+SESSIONS_REMEMBERED: Final = 4096
+"""Signatures, each of some 200 bytes. They are functions of what they are over, so one that is remembered can be
+useless but not wrong; signing takes 3 us, and a page asks for dozens of things."""
 
 
 def gate_session(seal: Seal | None, port: Port, generation: int, digest: bytes) -> bytes:
@@ -32,16 +37,24 @@ def gate_session(seal: Seal | None, port: Port, generation: int, digest: bytes) 
         generation: Of the bearer token.
         digest: Of the bearer token.
     """
-    message = b"portico gate 1 %d %d " % (port, generation)
-    if seal is None:
-        return _as_text(hmac.digest(digest, message, hashlib.sha256))
-    return _as_text(seal.sign(message + digest))
+    return _gate_session(seal.reveal() if seal is not None else digest, port, generation, digest)
 
 
 def share_session(sharing: Sharing) -> bytes:
     """Return the session of a share, 43 characters of base64url."""
-    return _as_text(sharing.seal.sign(b"portico share 1 %d %b " % (sharing.port, sharing.share.encode("ascii"))))
+    return _share_session(sharing.seal.reveal(), sharing.port, sharing.share)
 
 
-def _as_text(signature: bytes) -> bytes:
-    return base64.urlsafe_b64encode(signature).rstrip(b"=")
+@lru_cache(SESSIONS_REMEMBERED)
+def _gate_session(key: bytes, port: int, generation: int, digest: bytes) -> bytes:
+    return _signature(key, b"portico gate 1 %d %d " % (port, generation) + digest)
+
+
+@lru_cache(SESSIONS_REMEMBERED)
+def _share_session(key: bytes, port: int, share: str) -> bytes:
+    return _signature(key, b"portico share 1 %d %b " % (port, share.encode("ascii")))
+
+
+def _signature(key: bytes, message: bytes) -> bytes:
+    """Return the HMAC-SHA256 of `message` (RFC 2104) as text."""
+    return base64.urlsafe_b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=")

@@ -422,15 +422,19 @@ def bearer_credential(fields: Sequence[Field]) -> Bearer | None:
     Raises:
         AmbiguousCredentialError: The field that counts was sent more than once.
     """
-    tokens = [token for value in values(fields, b"x-oc-preview-token") if (token := value.strip(b" \t"))]
+    tokens, authorizations = [], []
+    for name, _, value in fields:
+        if name == b"authorization":
+            authorizations.append(value)
+        elif name == b"x-oc-preview-token" and (token := value.strip(b" \t")):
+            tokens.append(token)
     if tokens:
         if len(tokens) > 1:
             raise AmbiguousCredentialError("X-OC-Preview-Token was sent more than once")
         return Bearer(tokens[0], Credential.PREVIEW_TOKEN)
-    authorizations = values(fields, b"authorization")
-    if len(authorizations) > 1:
-        raise AmbiguousCredentialError("Authorization was sent more than once")
     if authorizations:
+        if len(authorizations) > 1:
+            raise AmbiguousCredentialError("Authorization was sent more than once")
         scheme, _, token = authorizations[0].partition(b" ")
         token = token.strip(b" \t")
         if scheme.lower() == b"bearer" and token:
