@@ -1,8 +1,8 @@
 """What does preview auth add to a proxied GET? ``python -m bench.preview_auth [--quick]``
 
 The scene is that of `bench.proxy_get`, with two sandboxes in front of one service: one open, one behind a gate, which
-is passed by the bearer token and by a browser's cookie. The ways take turns, round by round, so that a machine that
-grows slower does so for all; of each the best round counts.
+is passed by the bearer token and by a browser's cookie. Both are sent the same requests. They take turns, round by
+round, so that a machine that grows slower does so for all; of each the best round counts.
 """
 
 import argparse
@@ -59,12 +59,11 @@ def run(quick: bool = False) -> list[Figure]:
         process("server", service_port, module="bench.preview_auth") as (server, line),
     ):
         port, open_host, gated_host, nothing, bearer_field, session = line.split("|")
-        requests = [
-            _request(open_host, nothing),
-            _request(gated_host, bearer_field),
-            # In one field with the service's own, as browsers send them (RFC 6265 section 5.4).
-            _request(gated_host, nothing).replace(b"Cookie: ", f"Cookie: {session}; ".encode()),
-        ]
+        with_bearer = _request(open_host, bearer_field), _request(gated_host, bearer_field)
+        # In one field with the service's own, as browsers send them (RFC 6265 section 5.4).
+        cookies = f"Cookie: {session}; ".encode()
+        with_cookie = [_request(host, nothing).replace(b"Cookie: ", cookies) for host in (open_host, gated_host)]
+        requests = [*with_bearer, *with_cookie]
         best = [float("inf")] * len(requests)
         for number in range(ROUNDS + 1):
             for index, request in enumerate(requests):
@@ -73,11 +72,11 @@ def run(quick: bool = False) -> list[Figure]:
                 cost = (cpu_ns(server.pid) - before) / count / 1000
                 # The first round only warms up.
                 best[index] = min(best[index], cost if number else best[index])
-    plain, bearer, cookie = best
+    open_bearer, bearer, open_cookie, cookie = best
     return [
-        Figure("proxied GET without preview auth", plain, "us"),
-        Figure("more CPU with the bearer token", (bearer / plain - 1) * 100, "%", "<= 10"),
-        Figure("more CPU with a browser's cookie", (cookie / plain - 1) * 100, "%", "<= 10"),
+        Figure("proxied GET without preview auth", min(open_bearer, open_cookie), "us"),
+        Figure("more CPU with it, by the bearer token", (bearer / open_bearer - 1) * 100, "%", "<= 10"),
+        Figure("more CPU with it, by a browser's cookie", (cookie / open_cookie - 1) * 100, "%", "<= 10"),
     ]
 
 
