@@ -260,12 +260,12 @@ class Sandbox:
             found += self._client.send(calls.list_shares(self.id, number)).shares
         return found
 
-    def revoke_share(self, share_id: str) -> int:
+    def revoke_share(self, id: str) -> int:  # noqa: A002 - the published name
         """Take a link back; return how many live visits that cut. One that is not there (any more) is no error."""
         for shared in self.list_shares():
-            if shared.id == share_id:
+            if shared.id == id:
                 try:
-                    return self._client.send(calls.revoke_share(self.id, shared.port, share_id)).closed
+                    return self._client.send(calls.revoke_share(self.id, shared.port, id)).closed
                 except ShareNotFoundError:
                     # It has ended since it was listed.
                     return 0

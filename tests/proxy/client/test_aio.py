@@ -1,11 +1,13 @@
 """The async face, on trio and on asyncio, against a server of answers written beforehand."""
 
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
 
+import actors
 from actors import PorticoError, ProcessNotFoundError, SandboxNotFoundError, SandboxStoppedError
 from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, KeyRefusedError, ServerUnreachableError
 from proxy.client.calls import Call, logs
@@ -297,3 +299,44 @@ async def _read_all(process: AsyncProcess) -> None:
 
 def _logs() -> Call[bytes]:
     return logs("my-app", "p-1", follow=True)
+
+
+# What the embedding API has and HTTP has not, or not yet: {class: {name: why}}.
+NOT_OVER_HTTP: dict[type, dict[str, str]] = {
+    actors.Sandbox: {
+        "running": "a hold on the container, for code beside it",
+        "check_port": "the server checks",
+        "domain": "worked out from what only the server knows",
+        "get_preview_domain": "worked out from what only the server knows",
+        "set_sleep_after": "no call of the API",
+        "bind_domain": "no call of the API",
+        "unbind_domain": "no call of the API",
+        "get_domains": "no call of the API",
+    },
+    actors.Process: {"restarts": "not told by the API"},
+}
+# {name: arguments that only the embedding API takes}
+ARGUMENTS_NOT_OVER_HTTP = {
+    "get_exposed_ports": {"hostname"},
+    "list_preview_urls": {"domain"},
+    "share": {"hostname"},
+    "start_process": {"restart"},
+}
+
+
+def public(of: type) -> dict[str, object]:
+    return {name: found for name, found in inspect.getmembers(of) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(AsyncSandbox, actors.Sandbox), (AsyncProcess, actors.Process)])
+def test_names_are_those_of_the_embedding_api(ours: type, theirs: type) -> None:
+    """Code moves between the two: a name or argument that is new there comes here, or says here why not."""
+    missing = public(theirs).keys() - public(ours).keys() - {"id"}
+    assert missing == NOT_OVER_HTTP[theirs].keys()
+    for name in public(theirs).keys() & public(ours).keys():
+        mine, embedded = public(ours)[name], public(theirs)[name]
+        if inspect.isfunction(mine) and inspect.isfunction(embedded):
+            taken = inspect.signature(mine).parameters
+            wanted = inspect.signature(embedded).parameters
+            assert set(wanted) - set(taken) == ARGUMENTS_NOT_OVER_HTTP.get(name, set()), name
+            assert all(taken[found].kind == wanted[found].kind for found in set(taken) & set(wanted)), name
