@@ -7,7 +7,7 @@ dialling comes after. Stateless: what it knows comes from the head and from some
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -92,8 +92,7 @@ class Elsewhere:
     """The base domain, if it is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """The visit, which whoever receives this must `end`."""
 
     visit: Visit

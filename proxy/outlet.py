@@ -82,9 +82,9 @@ class Outlet:
         """
         if self.unsent is not None:
             try:
-                rest = self.unsent[self._socket.send(self.unsent) :]
+                sent = self._socket.send(self.unsent)
             except BlockingIOError:
                 return False
             self._parts += 1
-            self.unsent = rest or None
+            self.unsent = self.unsent[sent:] or None
         return self.unsent is None

@@ -380,13 +380,14 @@ class Exchange:
         return buffer
 
     def _wait_for_head(self, buffer: bytes) -> None:
-        if buffer[:7] != b"HTTP/1."[: len(buffer)]:
+        size = len(buffer)
+        if buffer[:7] != b"HTTP/1."[:size]:
             # A service that speaks something else may wait for us to speak on: say so now.
             raise BadResponseError("The service does not speak HTTP/1.")
-        if len(buffer) > self._limits.head_bytes_max or flawed_so_far(buffer, max(self._searched - 1, 0)):
+        if size > self._limits.head_bytes_max or flawed_so_far(buffer, max(self._searched - 1, 0)):
             raise BadResponseError("The response head is too large or holds a forbidden byte.")
         # The last three bytes may be the beginning of the end.
-        self._searched = max(len(buffer) - 3, 0)
+        self._searched = max(size - 3, 0)
         self._buffer = buffer
 
     def _judge_switch(self, head: ResponseHead) -> None:

@@ -163,7 +163,8 @@ class Forwarding:
         self._host = _field(b"Host", shown)
         masked_name = authority
         if isinstance(preview, TokenHost) and not self._on_base_domain:
-            masked_name = f"{preview.port:d}-{preview.sandbox}-{MASK}{authority[authority.index('.') :]}"
+            _, _, rest = authority.partition(".")
+            masked_name = f"{preview.port:d}-{preview.sandbox}-{MASK}.{rest}"
         self._original_prefix = f"{scheme}://{masked_name}".encode("ascii")
         address, node = _node(client_address)
         quoted_host = f'"{authority}"' if ":" in authority else authority
@@ -309,7 +310,10 @@ class Forwarding:
         only begin like it.
         """
         match = self._location.match(value)
-        return value if match is None else self._public_origin + value[match.end() :]
+        if match is None:
+            return value
+        end = match.end()
+        return self._public_origin + value[end:]
 
 
 def _line(field: Field) -> bytes:
