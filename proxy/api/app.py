@@ -5,6 +5,7 @@ in one place.
 """
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -33,6 +34,7 @@ Talk = Callable[[Ground, WebSocket], Awaitable[None]]
 CALLS_MAX: Final = 1024
 """Under way at once, streams included: further ones are told to come again, and previews go on undisturbed."""
 
+_VISIBLE: Final = re.compile(r"[!-~]+")
 _NOBODY: Final = KeyRecord("", "", "read", 0.0, "")
 _NOBODYS_SCOPE: Final = Scope()
 
@@ -89,8 +91,8 @@ class Api:
         given = request.headers.getlist("idempotency-key")
         if not given or not operation.changes:
             return _as_response(await operation.handler(call))
-        if len(given) != 1 or not 1 <= len(given[0]) <= KEY_LENGTH_MAX or not given[0].isprintable():
-            raise invalid(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} printable characters")
+        if len(given) != 1 or len(given[0]) > KEY_LENGTH_MAX or _VISIBLE.fullmatch(given[0]) is None:
+            raise invalid(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} visible ASCII characters")
 
         async def answer() -> Written:
             try:

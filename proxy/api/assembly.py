@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from actors import Domain, Runtime
-from proxy.api import administration, opencomputer, processes, sandboxes, shares
+from proxy.api import administration, logs, opencomputer, processes, sandboxes, shares
 from proxy.api.app import Api
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
 from proxy.api.keys import KeyRing
@@ -47,6 +47,7 @@ async def open_api(
             *sandboxes.OPERATIONS,
             *shares.OPERATIONS,
             *processes.OPERATIONS,
+            *logs.OPERATIONS,
             *administration.OPERATIONS,
             *opencomputer.OPERATIONS,
             *commands.operations(),

@@ -147,9 +147,23 @@ def decode_body(operation: Operation, content_type: str | None, body: bytes) -> 
     if kind != "application/json" and not operation.compatible:
         raise ProblemError(415, "UNSUPPORTED_MEDIA_TYPE", "send application/json")
     try:
-        return msgspec.json.decode(body, type=operation.body)
+        try:
+            return msgspec.json.decode(body, type=operation.body)
+        except msgspec.ValidationError:
+            # JSON has one kind of number: 8080.0 is 8080 (JSON Schema 2020-12, Core, section 4.2.3).
+            return msgspec.convert(_with_integers(msgspec.json.decode(body)), operation.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid(str(error)) from None
+
+
+def _with_integers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_with_integers(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _with_integers(inner) for name, inner in value.items()}
+    return value
 
 
 def decode_query(operation: Operation, pairs: list[tuple[str, str]]) -> Any:

@@ -70,7 +70,8 @@ class OcWake(Struct, frozen=True, kw_only=True):
 class OcCreatePreview(Struct, frozen=True, kw_only=True):
     """A preview to be."""
 
-    port: int
+    # Looked at by the call itself, in their words.
+    port: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 65535})]
     domain: _Text | None = None
     authConfig: dict[str, Any] | None = None
 

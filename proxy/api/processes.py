@@ -3,57 +3,12 @@
 from typing import Final
 
 import trio
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from actors import Process
 from proxy.api import schemas
-from proxy.api.calls import BYTES, Call, Need, Operation, Reply
+from proxy.api.calls import Call, Need, Operation, Reply
 from proxy.api.present import shown_process
 from proxy.api.problems import TIMEOUT, ProblemError, invalid
-
-LOG_TYPE: Final = "application/octet-stream"
-_UNKEPT: Final = {"Cache-Control": "no-store"}
-
-
-class GetLogs(schemas.Request, frozen=True, kw_only=True):
-    """Which of it."""
-
-    follow: bool = False
-    """Whether to go on with what is still to be printed, until the process exits."""
-
-
-class _Following(Response):
-    """Sends a log as it grows, and stops when the client leaves, however silent the process is."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(media_type=LOG_TYPE, headers=_UNKEPT)
-        # The length is not known yet.
-        del self.headers["content-length"]
-        self._process = process
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        failure: OSError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_left, receive, nursery.cancel_scope)
-            try:
-                async with self._process.follow_logs() as pieces:
-                    async for piece in pieces:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            except OSError as error:
-                # Expected: nobody is left to send to. Not raised in here, where it would be wrapped in a group.
-                failure = error
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-
-async def _cancel_when_left(receive: Receive, following: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    following.cancel()
 
 
 async def start_process(call: Call) -> Reply:
@@ -80,14 +35,6 @@ async def kill_process(call: Call) -> Reply:
     except ValueError as error:
         raise invalid(str(error)) from None
     return Reply(200, shown_process(process))
-
-
-async def get_logs(call: Call) -> Response:
-    query: GetLogs = call.query
-    process = await _process(call)
-    if not query.follow:
-        return Response(await process.logs(), media_type=LOG_TYPE, headers=_UNKEPT)
-    return _Following(process)
 
 
 async def wait_for_port(call: Call) -> Reply:
@@ -154,17 +101,6 @@ OPERATIONS: Final = (
         (404,),
     ),
     Operation("GET", _ONE, "getProcess", "Look at a process.", get_process, Need.LOOK, {200: schemas.Process}, (404,)),
-    Operation(
-        "GET",
-        f"{_ONE}/logs",
-        "getLogs",
-        "Read what a process has printed, stdout and stderr together.",
-        get_logs,
-        Need.LOOK,
-        {200: BYTES},
-        (404,),
-        query=GetLogs,
-    ),
     Operation(
         "POST",
         f"{_ONE}/kill",

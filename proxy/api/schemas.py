@@ -40,6 +40,15 @@ PortNumber = Annotated[int, Meta(ge=1, le=65535, description="A TCP port.", exam
 ExposablePort = Annotated[
     int, Meta(ge=1024, le=65535, description="A port that may have a preview URL.", examples=[8080])
 ]
+DomainName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$",
+        min_length=1,
+        # So that the longest first label still fits in front of it.
+        max_length=189,
+    ),
+]
 PortTokenText = Annotated[
     str, Meta(pattern=r"^[a-z0-9_]{1,16}$", min_length=1, max_length=16, description="The secret part of a hostname.")
 ]
@@ -76,7 +85,15 @@ Word = Annotated[str, Meta(max_length=TEXT_MAX, pattern=r"^[^\x00]*$")]
 VariableName = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^=\x00]+$")]
 Command = Annotated[
     Annotated[str, Meta(min_length=1, max_length=TEXT_MAX, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
-    | Annotated[list[Word], Meta(min_length=1, max_length=ARGUMENTS_MAX)],
+    | Annotated[
+        list[Word],
+        # The program is not empty: said here, and looked at where commands are.
+        Meta(
+            min_length=1,
+            max_length=ARGUMENTS_MAX,
+            extra_json_schema={"prefixItems": [{"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"}]},
+        ),
+    ],
     Meta(description="Text for `/bin/sh -c`, or a list to be executed as it is."),
 ]
 Environment = Annotated[dict[VariableName, Word], Meta(max_length=ENV_MAX)]
@@ -207,7 +224,7 @@ class ExposePort(Request, frozen=True, kw_only=True):
     token: PortTokenText | None = None
     """None keeps the token it has, or mints one."""
     host_header: HostHeaderWord | None = None
-    domain: Annotated[str, Meta(min_length=1, max_length=253)] | None = None
+    domain: DomainName | None = None
     """The base domain for the URL; None: the server's first."""
     wake_on_websocket: bool | None = None
     """Whether a WebSocket handshake wakes the sandbox."""

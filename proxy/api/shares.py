@@ -2,15 +2,20 @@
 
 from typing import Final
 
-from actors import ShareNotFoundError
+from actors import ShareNotFoundError, Status
 from proxy.api import schemas
 from proxy.api.calls import Call, Need, Operation, Reply
 from proxy.api.present import shown_share
+from proxy.api.problems import ProblemError
 
 
 async def create_share(call: Call) -> Reply:
     body: schemas.CreateShare = call.body
-    share = await (await call.sandbox()).share(call.port, expires_in=body.expires_in, once=body.once)
+    sandbox = await call.sandbox()
+    state = await sandbox.state()
+    if call.port not in state.ports and not state.open_ports and state.status is Status.ACTIVE:
+        raise ProblemError(409, "NOT_EXPOSED", f"port {call.port} cannot be shared: it is not exposed")
+    share = await sandbox.share(call.port, expires_in=body.expires_in, once=body.once)
     return Reply(201, shown_share(share))
 
 

@@ -85,6 +85,15 @@ async def test_content_that_is_not_of_its_form_is_refused(stage: Stage, body: by
     assert (response.status, response.code) == (400, "INVALID_REQUEST")
 
 
+async def test_whole_number_is_one_however_it_is_written(stage: Stage) -> None:
+    await stage.make()
+    await stage.got("POST", f"{AT}/processes", {"command": "serve", "id": "web"}, status=201)
+    response = await stage.raw("POST", f"{AT}/processes/web/kill", b'{"signal": 1.5e1}')
+    assert response.status == 200
+    response = await stage.raw("POST", f"{AT}/processes/web/kill", b'{"signal": 15.5}')
+    assert (response.status, response.code) == (400, "INVALID_REQUEST")
+
+
 async def test_content_of_another_type_is_refused(stage: Stage) -> None:
     response = await stage.raw("POST", "/v1/sandboxes", b"{}", headers={"Content-Type": "text/plain"})
     assert (response.status, response.code) == (415, "UNSUPPORTED_MEDIA_TYPE")

@@ -4,10 +4,9 @@ import pytest
 import trio
 import trio.testing
 
-from actors import SandboxId
-from actors.testing.containers import FakeProcess, FakeProgram
+from actors.testing.containers import FakeProgram
 from proxy.testing import respond
-from tests.proxy.api.stage import ADMIN, Stage
+from tests.proxy.api.stage import Stage
 
 AT = "/v1/sandboxes/my-app"
 
@@ -61,40 +60,6 @@ async def test_port_is_waited_for(stage: Stage, autojump_clock: trio.testing.Moc
     assert shown["status"] == "running"
     await stage.got("POST", f"{AT}/processes/web/kill")
     await stage.refused(409, "NOT_LISTENING", "POST", f"{AT}/processes/web/wait-for-port", {"port": 8080})
-
-
-async def test_logs_are_told_at_once_or_as_they_come(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
-    await stage.make()
-    await stage.got("POST", f"{AT}/processes", {"command": "serve", "id": "web"}, status=201)
-    run = stage.engine.runtime.live_run(SandboxId("my-app"))
-    assert run is not None
-    [process] = run.processes()
-    assert isinstance(process, FakeProcess)
-    process.stdout = b"one\n"
-    assert (await stage.call("GET", f"{AT}/processes/web/logs")).body == b"one\n"
-    url = f"https://example.com{AT}/processes/web/logs?follow=true"
-    async with stage.engine.open("GET", url, headers=[("X-API-Key", ADMIN)]) as client:
-        assert (await client.read_head()).header("content-type") == "application/octet-stream"
-        assert await client.read_some() == b"one\n"
-        process.stdout += b"two\n"
-        assert await client.read_some() == b"two\n"
-        process.stdout += b"three\n"
-        process.exit(0)
-        assert await client.read_some() == b"three\n"
-        assert await client.read_some() == b""
-
-
-async def test_silent_log_is_let_go_of_when_its_client_leaves(
-    stage: Stage, autojump_clock: trio.testing.MockClock
-) -> None:
-    await stage.make()
-    await stage.got("POST", f"{AT}/processes", {"command": "serve", "id": "web"}, status=201)
-    url = f"https://example.com{AT}/processes/web/logs?follow=true"
-    async with stage.engine.open("GET", url, headers=[("X-API-Key", ADMIN)]) as client:
-        await client.read_head()
-    # It may still be waiting for its answer, having ended its own direction only; but not for long.
-    await trio.sleep(30)
-    assert not stage.engine.router.connections
 
 
 @pytest.mark.parametrize("command", ["", " ", [], "a\0b", 5, None, ["a", 5]])

@@ -109,7 +109,7 @@ async def test_url_is_built_on_the_domain_that_is_asked_for(stage: Stage) -> Non
     await stage.make()
     port = await stage.got("PUT", f"{AT}/ports/8080", {"domain": "other.example", "token": "t"}, status=201)
     assert port["url"] == "https://8080-my-app-t.other.example/"
-    await stage.refused(400, "INVALID_NAME", "PUT", f"{AT}/ports/8080", {"domain": "1.2.3.4"})
+    await stage.refused(400, "INVALID_REQUEST", "PUT", f"{AT}/ports/8080", {"domain": "1.2.3.4"})
     await stage.refused(400, "CUSTOM_DOMAIN_REQUIRED", "PUT", f"{AT}/ports/8080", {"domain": "a.workers.dev"})
 
 

@@ -24,4 +24,4 @@ async def test_share_opens_a_private_preview_until_it_is_revoked(stage: Stage) -
 
 async def test_port_that_is_not_exposed_cannot_be_shared(stage: Stage) -> None:
     await stage.make()
-    await stage.refused(400, "INVALID_NAME", "POST", f"{AT}/shares", {"expires_in": 60})
+    await stage.refused(409, "NOT_EXPOSED", "POST", f"{AT}/shares", {"expires_in": 60})
