@@ -19,7 +19,7 @@ from rich.table import Table
 from bench import _chart, _picture
 from bench._figure import Figure, reached
 
-PROGRAMS: Final = ("durability", "actors", "engine", "proxy_get", "preview_auth", "traffic", "wake")
+PROGRAMS: Final = ("durability", "actors", "engine", "proxy_get", "preview_auth", "traffic", "wake", "api")
 """Each answers one question, and runs by itself as ``python -m bench.NAME``."""
 
 PICTURE: Final = Path(".bench/bench.svg")
