@@ -9,7 +9,7 @@ opencomputer, opencomputer_exec, opencomputer_schemas   the calls of OpenCompute
 sessions           commands that somebody talks with
 present            how the state model's things look in answers
 schemas            what goes in and out, native
-openapi            the document, written from all that
+openapi, docs_page the document, written from all that, and the page that shows it
 keys               who may call: named, scoped, kept as digests only
 idempotency        the same change asked for twice is made once
 problems           which status an error has

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from starlette.responses import HTMLResponse, Response
 
 from actors import Domain, Runtime
 from proxy.api import administration, logs, opencomputer, processes, sandboxes, shares
 from proxy.api.app import Api
-from proxy.api.calls import Call, Ground, Need, Operation, Reply
+from proxy.api.calls import HTML, Call, Ground, Need, Operation, Reply
+from proxy.api.docs_page import CONTENT_SECURITY_POLICY, write_page
 from proxy.api.keys import KeyRing
 from proxy.api.openapi import write_document
 from proxy.api.opencomputer_exec import Commands
@@ -37,6 +39,10 @@ async def open_api(
     async def describe(_call: Call) -> Reply:
         return Reply(200, document)
 
+    async def show(_call: Call) -> Response:
+        return HTMLResponse(write_page(document), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+    page = Operation("GET", "/docs", "docs", "This document, for people.", show, Need.NOTHING, {200: HTML})
     described = Operation(
         "GET", "/openapi.json", "openapi", "This document.", describe, Need.NOTHING, {200: dict[str, Any]}
     )
@@ -52,6 +58,7 @@ async def open_api(
             *opencomputer.OPERATIONS,
             *commands.operations(),
             described,
+            page,
         )
         document = write_document(operations, version("portico"))
         try:

@@ -124,3 +124,6 @@ class Operation:
 
 BYTES: Final = "bytes"
 """Stands for a type in `Operation.answers`: content that is no JSON."""
+
+HTML: Final = "html"
+"""Likewise: a page."""

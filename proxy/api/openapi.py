@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy.api import schemas
-from proxy.api.calls import BYTES, Need, Operation
+from proxy.api.calls import BYTES, HTML, Need, Operation
 from proxy.api.idempotency import KEY_LENGTH_MAX
 
 _REF: Final = "#/components/schemas/{name}"
@@ -76,7 +76,9 @@ def _types(operations: Iterable[Operation]) -> Iterable[Any]:
             yield operation.body
         if operation.query is not None:
             yield operation.query
-        yield from (answer for answer in operation.answers.values() if answer is not None and answer != BYTES)
+        yield from (
+            answer for answer in operation.answers.values() if answer is not None and answer not in (BYTES, HTML)
+        )
     yield from (kind for kind, _ in _PARTS.values())
 
 
@@ -128,6 +130,8 @@ def _response(status: int, answer: Any, schema_of: Mapping[Any, Any]) -> dict[st
     described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if answer == BYTES:
         described["content"] = {"application/octet-stream": {"schema": {}}}
+    elif answer == HTML:
+        described["content"] = {"text/html": {"schema": {"type": "string"}}}
     elif answer is not None:
         described["content"] = {_JSON: {"schema": schema_of[answer]}}
     return described
