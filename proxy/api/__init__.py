@@ -4,7 +4,7 @@ assembly           all of it, put together: `open_api`
 app                routes to operations, and around each of them what all have in common
 entrance           from a raw request to a call: key, path, scope, content
 calls              how a call is declared, what its handler is given
-sandboxes, shares, processes, administration            the native calls
+sandboxes, shares, processes, logs, domains, administration   the native calls
 opencomputer, opencomputer_exec, opencomputer_schemas   the calls of OpenComputer's published clients
 sessions           commands that somebody talks with
 present            how the state model's things look in answers

@@ -11,18 +11,24 @@ from starlette.responses import HTMLResponse, Response
 
 from actors import Domain, Runtime
 from proxy.api import administration, logs, opencomputer, processes, sandboxes, shares
+from proxy.api import domains as custom
 from proxy.api.app import Api
-from proxy.api.calls import HTML, Call, Ground, Need, Operation, Reply
+from proxy.api.calls import HTML, Call, Ground, Need, Operation, Reply, Verify
 from proxy.api.docs_page import CONTENT_SECURITY_POLICY, write_page
 from proxy.api.keys import KeyRing
 from proxy.api.openapi import write_document
 from proxy.api.opencomputer_exec import Commands
 from proxy.api.sessions import Sessions
+from proxy.domains import DomainVerifier
 
 
 @asynccontextmanager
 async def open_api(
-    runtime: Runtime, ring: KeyRing, domains: Sequence[str], folder: Path | None = None
+    runtime: Runtime,
+    ring: KeyRing,
+    domains: Sequence[str],
+    folder: Path | None = None,
+    verify: Verify | None = None,
 ) -> AsyncIterator[Api]:
     """Open the API of a runtime for the length of the block: an ASGI app, to be given to a `Server`.
 
@@ -33,8 +39,11 @@ async def open_api(
         ring: Whose keys are let in.
         domains: Base domains of previews.
         folder: The data folder; None: destroyed sandboxes are not explained.
+        verify: Looks whether a custom hostname is its claimant's; None: in the DNS, and at the hostname.
     """
-    ground = Ground(runtime, ring, tuple(Domain(domain) for domain in domains), folder)
+    ground = Ground(
+        runtime, ring, tuple(Domain(domain) for domain in domains), verify or DomainVerifier(runtime).verify, folder
+    )
 
     async def describe(_call: Call) -> Reply:
         return Reply(200, document)
@@ -54,6 +63,7 @@ async def open_api(
             *shares.OPERATIONS,
             *processes.OPERATIONS,
             *logs.OPERATIONS,
+            *custom.OPERATIONS,
             *administration.OPERATIONS,
             *opencomputer.OPERATIONS,
             *commands.operations(),

@@ -15,7 +15,7 @@ from msgspec import Struct
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from actors import Domain, Runtime, Sandbox, SandboxId
+from actors import Domain, DomainBinding, Runtime, Sandbox, SandboxId
 from proxy.api.keys import KeyRecord, KeyRing, Scope
 
 
@@ -32,6 +32,10 @@ class Need(Enum):
     ADMIN = "admin"
 
 
+Verify = Callable[[str, str], Awaitable[DomainBinding]]
+"""Looks whether a hostname is the sandbox's that has asked for it; see `proxy.domains.DomainVerifier.verify`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What all calls stand on."""
@@ -40,6 +44,8 @@ class Ground:
     ring: KeyRing
     domains: tuple[Domain, ...]
     """Base domains of previews, the first is the one for URLs that name none."""
+    verify: Verify
+    """Asks the world outside, which tests leave alone."""
     folder: Path | None = None
     """The data folder, if there is one: logs of destroyed sandboxes are read there."""
 

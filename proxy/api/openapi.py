@@ -24,6 +24,7 @@ _PARTS: Final[Mapping[str, tuple[Any, str]]] = {
     "key": (str, "The key's id."),
     "share": (str, "The share's id."),
     "exec": (schemas.ProcessName, "The session."),
+    "hostname": (schemas.Hostname, "The custom hostname."),
 }
 """What stands in braces in paths."""
 

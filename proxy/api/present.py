@@ -5,6 +5,7 @@ from typing import Literal
 
 from actors import (
     Domain,
+    DomainBinding,
     ExposedPort,
     HostHeader,
     Moment,
@@ -92,6 +93,23 @@ def shown_process(process: Process) -> schemas.Process:
         pid=process.pid,
         status=process.status.value,
         exit_code=process.exit_code,
+    )
+
+
+def shown_domain(binding: DomainBinding) -> schemas.CustomDomain:
+    """Return a custom hostname, and how its owner shows that it is theirs."""
+    challenge = binding.challenge
+    return schemas.CustomDomain(
+        hostname=binding.hostname,
+        sandbox=binding.sandbox,
+        port=binding.port,
+        verified=binding.verified,
+        challenge=schemas.Challenge(
+            txt_name=challenge.txt_name,
+            txt_value=challenge.txt_value,
+            http_path=challenge.http_path,
+            http_body=challenge.http_body,
+        ),
     )
 
 

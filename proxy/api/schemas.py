@@ -37,9 +37,6 @@ SandboxName = Annotated[
     ),
 ]
 PortNumber = Annotated[int, Meta(ge=1, le=65535, description="A TCP port.", examples=[8080])]
-ExposablePort = Annotated[
-    int, Meta(ge=1024, le=65535, description="A port that may have a preview URL.", examples=[8080])
-]
 DomainName = Annotated[
     str,
     Meta(
@@ -47,6 +44,19 @@ DomainName = Annotated[
         min_length=1,
         # So that the longest first label still fits in front of it.
         max_length=189,
+    ),
+]
+# Hyphens in the third and fourth place are for international names in their ASCII form (RFC 5890 section 2.3.1); which
+# of these are names at all no pattern can say.
+Hostname = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:(?!(?!xn)[A-Za-z0-9]{2}--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
+        r"(?!localhost\.?$)(?!(?!xn)[A-Za-z0-9]{2}--)[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$",
+        min_length=3,
+        max_length=253,
+        description="A whole hostname, international ones in their ASCII form; upper case is folded.",
+        examples=["preview.my-app.com"],
     ),
 ]
 PortTokenText = Annotated[
@@ -450,21 +460,36 @@ class BindDomain(Request, frozen=True, kw_only=True):
     port: PortNumber
 
 
+class Challenge(Answer, frozen=True, kw_only=True):
+    """How the owner of a hostname shows that it is theirs: either of two ways will do. No secret."""
+
+    txt_name: str
+    """Where a TXT record is looked for,"""
+    txt_value: str
+    """and what it must hold, among whatever else is there."""
+    http_path: str
+    """What is fetched from the hostname by plain HTTP, and must answer 200 with"""
+    http_body: str
+    """this, and nothing else but white space."""
+
+
 class CustomDomain(Answer, frozen=True, kw_only=True):
-    """A hostname bound to one port of a sandbox."""
+    """A hostname that a sandbox has asked for, and the port that it leads to."""
 
     hostname: str
     sandbox: str
     port: int
     verified: bool
-    challenge: str | None
-    """What is to be shown at the hostname before it serves."""
+    """Whether it serves, while that port is exposed."""
+    challenge: Challenge
 
 
 class CustomDomainList(Answer, frozen=True, kw_only=True):
-    """All hostnames that are bound."""
+    """A page of hostnames that were asked for, by name."""
 
     domains: list[CustomDomain]
+    next: str | None
+    """Ask again with `after` set to this; null at the end."""
 
 
 # Health.

@@ -30,7 +30,11 @@ def test_nothing_is_found(start_python: "StartProgram", tmp_path: Path) -> None:
     arguments = ["--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--log-format", "json"]
     environment = {**os.environ, "PORTICO_API_KEY": KEY}
     server = start_python(
-        os.path.join(SCRIPTS, "portico"), "serve", *arguments, ready=r"(\{.*\"listening\".*)", env=environment
+        str(Path(__file__).with_name("serve_offline.py")),
+        "serve",
+        *arguments,
+        ready=r"(\{.*\"listening\".*)",
+        env=environment,
     )
     address = json.loads(server.ready[1])["address"]
     command = [

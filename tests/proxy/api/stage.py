@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from actors import Domain, PublicAddress
+from actors import Domain, DomainBinding, DomainNotVerifiedError, PublicAddress, Runtime, SandboxId
 from proxy.api.app import Api
 from proxy.api.assembly import open_api
+from proxy.api.calls import Verify
 from proxy.api.keys import KeyRing
 from proxy.testing import PreviewEngine, Response, preview_engine
 
@@ -19,10 +20,12 @@ SPEC = {"kind": "fake"}
 class Stage:
     """Makes calls, and hands out keys."""
 
-    def __init__(self, engine: PreviewEngine, api: Api, ring: KeyRing) -> None:
+    def __init__(self, engine: PreviewEngine, api: Api, ring: KeyRing, published: set[str]) -> None:
         self.engine = engine
         self.api = api
         self.ring = ring
+        self.published = published
+        """Custom hostnames whose owners have published what shows that they are theirs."""
 
     async def raw(
         self,
@@ -84,11 +87,24 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await served[0](scope, receive, send)
 
+    published: set[str] = set()
     ring = KeyRing(folder, ADMIN)
     async with preview_engine(app=app) as engine:
         # What is asked for where nothing is said of it.
         engine.runtime._around.containers["process"] = engine.containers  # type: ignore[index]  # a dict, in fact
         engine.runtime.public_address = PublicAddress(Domain("example.com"))
-        async with open_api(engine.runtime, ring, ["example.com"]) as api:
+        async with open_api(engine.runtime, ring, ["example.com"], verify=_looks(engine.runtime, published)) as api:
             served.append(api)
-            yield Stage(engine, api, ring)
+            yield Stage(engine, api, ring, published)
+
+
+def _looks(runtime: Runtime, published: set[str]) -> Verify:
+    """Return a look at the world outside that sees what the test has published, and asks nobody."""
+
+    async def verify(hostname: str, sandbox: str) -> DomainBinding:
+        binding = runtime.domains.binding(hostname, SandboxId(sandbox))
+        if binding.hostname not in published:
+            raise DomainNotVerifiedError(binding.hostname, ["nothing is there"])
+        return await runtime.domains.verify(binding)
+
+    return verify
