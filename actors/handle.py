@@ -133,8 +133,8 @@ class Sandbox:
             name: A label for people.
             token: 1 to 16 of ``a-z0-9_``; None mints one of 82 bits.
             host_header: ``"localhost"`` (default) or ``"preserve"``: which Host the service sees.
-            wake_on_websocket: Whether a WebSocket handshake wakes a sandbox that is asleep. By default it does not: a
-                page that was left open reconnects for ever, and would keep it up for nobody.
+            wake_on_websocket: Whether a WebSocket handshake wakes a sandbox that was put to sleep. By default it does
+                not: a page that was left open reconnects for ever, and would keep it up for nobody.
 
         Raises:
             SecurityError: The port is out of range or reserved, or the token is another port's.

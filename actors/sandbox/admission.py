@@ -135,7 +135,9 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
             return RefusedBecause.AUTH_REQUIRED
         if state.when_asleep is not AsleepPolicy.WAKE:
             return RefusedBecause.STALE_PREVIEW_URL
-        if request.websocket and (keys.exposure is None or not keys.exposure.wake_on_websocket):
+        # A page that was left open reconnects for ever. Where nobody has put the sandbox to sleep, the handshake may as
+        # well be the first visit there is.
+        if request.websocket and state.slept and (keys.exposure is None or not keys.exposure.wake_on_websocket):
             return RefusedBecause.ASLEEP
         return NEEDS_WAKE
     exposure, sharing = keys.exposure, keys.sharing

@@ -25,6 +25,7 @@ from actors.sandbox.events import (
     PreviewAuthGraceEnded,
     PreviewAuthRotated,
     PreviewAuthSet,
+    RunEnd,
     RunEnded,
     RunStarted,
     SandboxCreated,
@@ -125,6 +126,9 @@ class SandboxState(msgspec.Struct, frozen=True):
 
     sleep_after: float | None = None
     """Seconds without use after which it goes to sleep; None: never."""
+    slept: bool = False
+    """It was put to sleep, by its owner or for want of visitors, and has not been up since. Not so before its first
+    run, or after a run that ended for another reason."""
 
     @property
     def in_grace(self) -> bool:
@@ -148,6 +152,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     seal: Seal | None = None
     shares: list[Sharing] = []
     sleep_after: float | None = None
+    slept: bool = False
 
 
 def evolve(state: SandboxState | None, event: Event) -> SandboxState:
@@ -181,11 +186,11 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
         case RunStarted():
             if state.run_id is not None or state.status is not Status.ACTIVE:
                 raise UnknownRecordError(f"run {event.run_id} began beside another, or after the end")
-            return replace(state, run_id=event.run_id)
+            return replace(state, run_id=event.run_id, slept=False)
         case RunEnded():
             if state.run_id != event.run_id:
                 raise UnknownRecordError(f"run {event.run_id} ended, but it was not the current one")
-            return replace(state, run_id=None)
+            return replace(state, run_id=None, slept=event.reason is RunEnd.SLEPT)
         case ServiceExited():
             if state.run_id != event.run_id:
                 raise UnknownRecordError(f"a process of run {event.run_id} exited, but it was not the current one")

@@ -516,8 +516,9 @@ class SandboxMachine(RuleBasedStateMachine):
             plain.destroyed,
             plain.stopped and not plain.destroyed,
         )
-        assert (state.run_id, state.open_ports, state.when_asleep, state.sleep_after) == (
+        assert (state.run_id, state.slept, state.open_ports, state.when_asleep, state.sleep_after) == (
             plain.run_id,
+            plain.slept,
             plain.open_ports,
             plain.when_asleep,
             plain.sleep_after,

@@ -37,6 +37,7 @@ from actors.sandbox.decide import (
     StopSandbox,
     UnexposePort,
 )
+from actors.sandbox.events import RunEnd
 
 
 class PlainPort(NamedTuple):
@@ -107,6 +108,7 @@ class PlainSandbox:
     sessions: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """What browsers were given, and the port and the serial of the secret or share that it stands for."""
     run_id: str | None = None
+    slept: bool = False
     serials: int = 0
     """How many were given out, to ports, secrets and shares alike."""
 
@@ -138,12 +140,15 @@ class PlainSandbox:
             case BeginRun():
                 if self.stopped:
                     return False
+                self.slept = False
                 self.run_id = self.run_id or command.run_id
             case EndRun():
-                self.run_id = None if self.run_id == command.run_id else self.run_id
+                if self.run_id == command.run_id:
+                    self.run_id, self.slept = None, command.reason is RunEnd.SLEPT
             case Hibernate():
                 if self.stopped:
                     return False
+                self.slept = self.slept or self.run_id is not None
                 self.run_id = None
             case SetSleepAfter():
                 if self.stopped or not _is_sane_sleep(command.seconds):
@@ -266,7 +271,7 @@ class PlainSandbox:
             by_name = request.token is not None or request.binding is not None
             exposed = self.ports.get(request.port) if by_name else None
             wakes = exposed is not None and exposed.wakes
-            return "ASLEEP" if request.websocket and not wakes else WAKE
+            return "ASLEEP" if request.websocket and self.slept and not wakes else WAKE
         return IN
 
     def _judge_credential(self, request: VisitRequest, now: float) -> str | None:

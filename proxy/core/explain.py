@@ -305,5 +305,5 @@ def _run_step(state: SandboxState) -> ExplainedStep:
 def _wake_step(state: SandboxState, judged: Admission) -> ExplainedStep:
     because = f"its policy when asleep is {state.when_asleep.value!r}"
     if judged is RefusedBecause.ASLEEP:
-        because = "a WebSocket handshake wakes only where its port says so"
+        because = "it was put to sleep, and a WebSocket handshake wakes it only where its port says so"
     return ExplainedStep(Question.WAKE, "wakes" if isinstance(judged, NeedsWake) else "stays asleep", because)

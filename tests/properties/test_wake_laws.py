@@ -175,6 +175,7 @@ async def nobody_wakes_it_without_a_right_to(world: World) -> None:
     await world.expose(PORTS[0])
     await world.rotate()
     token, secret = world.port_tokens[-1][1], world.secrets[-1]
+    await sandbox.wake()
     await sandbox.hibernate()
     starts = world.starts
     # What a refused or overtaken call has left is right or wrong, nobody knows.

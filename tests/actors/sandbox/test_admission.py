@@ -197,10 +197,13 @@ def test_only_a_right_credential_learns_that_nothing_is_up(
     assert admit(state, knock(token=OTHER, bearer=FIRST), NOW) is RefusedBecause.INVALID_TOKEN
 
 
+SLEPT = (UP, RunEnded("run-1", RunEnd.SLEPT))
+
+
 def test_websocket_handshake_wakes_only_where_its_port_says_so() -> None:
     handshake = VisitRequest(WEB, STABLE, websocket=True)
-    assert admit(after(EXPOSED), handshake, NOW) is RefusedBecause.ASLEEP
-    assert admit(after(PortExposed(WEB, STABLE, wake_on_websocket=True)), handshake, NOW) is NEEDS_WAKE
+    assert admit(after(EXPOSED, *SLEPT), handshake, NOW) is RefusedBecause.ASLEEP
+    assert admit(after(PortExposed(WEB, STABLE, wake_on_websocket=True), *SLEPT), handshake, NOW) is NEEDS_WAKE
     assert admit(after(EXPOSED, UP), handshake, NOW) == Grant(WEB, "run-1", 1, None)
     stale = created(when_asleep=AsleepPolicy.STALE)
     assert admit(after(EXPOSED, first=stale), handshake, NOW) is RefusedBecause.STALE_PREVIEW_URL
@@ -209,7 +212,14 @@ def test_websocket_handshake_wakes_only_where_its_port_says_so() -> None:
 
 def test_websocket_handshake_by_the_built_in_form_wakes_nothing() -> None:
     handshake = VisitRequest(WEB, None, websocket=True)
-    assert admit(after(first=created(open_ports=True)), handshake, NOW) is RefusedBecause.ASLEEP
+    assert admit(after(*SLEPT, first=created(open_ports=True)), handshake, NOW) is RefusedBecause.ASLEEP
+
+
+def test_websocket_handshake_wakes_what_nobody_has_put_to_sleep() -> None:
+    handshake = VisitRequest(WEB, STABLE, websocket=True)
+    assert admit(after(EXPOSED), handshake, NOW) is NEEDS_WAKE
+    assert admit(after(EXPOSED, UP, RunEnded("run-1", RunEnd.STOPPED)), handshake, NOW) is NEEDS_WAKE
+    assert admit(after(EXPOSED, *SLEPT, UP, RunEnded("run-1", RunEnd.LOST)), handshake, NOW) is NEEDS_WAKE
 
 
 # Rotation and its grace.

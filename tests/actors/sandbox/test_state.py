@@ -207,7 +207,7 @@ def test_equal_states_have_equal_snapshots(state: SandboxState | None) -> None:
         assert snapshot(state) == snapshot(restore(SNAPSHOT_VERSION, snapshot(state)))
 
 
-ADDED = {"seal", "shares", "sleep_after"}
+ADDED = {"seal", "shares", "sleep_after", "slept"}
 """Fields that snapshots of version 1 did not have."""
 
 
@@ -239,6 +239,7 @@ def test_snapshot_is_kept_as_ever() -> None:
         "seal": None,
         "shares": [],
         "sleep_after": None,
+        "slept": False,
     }
 
 

@@ -243,7 +243,9 @@ def test_websocket_that_wakes_nothing_says_so() -> None:
     target = Target.read(URL)
     preview = Matcher([DOMAIN]).match_host(target.host)
     assert isinstance(preview, TokenHost)
-    explained = explain_visit(target, preview, VisitRequest(PORT, TOKEN, websocket=True), ASLEEP, NOW)
+    explained = explain_visit(
+        target, preview, VisitRequest(PORT, TOKEN, websocket=True), replace(ASLEEP, slept=True), NOW
+    )
     assert answers(explained)[-1] == ("wake", "stays asleep")
     assert explained.code == "ASLEEP"
     assert "WebSocket" in explained.steps[-1].because
