@@ -206,18 +206,20 @@ async def test_sleeping_sandbox_that_must_not_wake_is_stale(preview_engine: Prev
 async def test_websocket_wakes_nothing_unless_its_port_says_so(preview_engine: PreviewEngine) -> None:
     url = await preview_engine.expose(mirror(), wake_on_websocket=False)
     sandbox = await preview_engine.sandbox()
+    await sandbox.wake()
+    await sandbox.hibernate()
     with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
         async with preview_engine.websocket(url):
             pass
     assert rejected.value.status_code == 503
     assert (rejected.value.body or b"").startswith(b'{"error": "the sandbox is asleep')
-    assert preview_engine.container().starts == []
+    assert len(preview_engine.container().starts) == 1
     await sandbox.expose_port(8080, wake_on_websocket=True)
     with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
         async with preview_engine.websocket(url):
             pass
     assert rejected.value.status_code == 200, "it has reached the service, which speaks no WebSocket"
-    assert len(preview_engine.container().starts) == 1
+    assert len(preview_engine.container().starts) == 2
 
 
 async def test_client_that_had_too_much_woken_is_told_to_come_later(preview_engine: PreviewEngine) -> None:
