@@ -93,6 +93,7 @@ def shown_process(process: Process) -> schemas.Process:
         pid=process.pid,
         status=process.status.value,
         exit_code=process.exit_code,
+        restarts=process.restarts,
     )
 
 

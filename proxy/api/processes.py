@@ -14,7 +14,9 @@ from proxy.api.problems import TIMEOUT, ProblemError, invalid
 async def start_process(call: Call) -> Reply:
     body: schemas.StartProcess = call.body
     sandbox = await call.sandbox()
-    process = await sandbox.start_process(_encodable(body.command), cwd=body.cwd, env=body.env, id=body.id)
+    process = await sandbox.start_process(
+        _encodable(body.command), cwd=body.cwd, env=body.env, id=body.id, restart=body.restart
+    )
     return Reply(201, shown_process(process))
 
 

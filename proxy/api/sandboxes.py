@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated, Final
 
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
 from actors import (
@@ -86,6 +86,14 @@ async def list_sandboxes(call: Call) -> Reply:
 async def get_sandbox(call: Call) -> Reply:
     shown = await _shown(call)
     return Reply(200, replace(shown, created_at=await _created_at(call)))
+
+
+async def change_sandbox(call: Call) -> Reply:
+    body: schemas.ChangeSandbox = call.body
+    sandbox = await call.sandbox()
+    if body.sleep_after is not UNSET:
+        await sandbox.set_sleep_after(body.sleep_after)
+    return Reply(200, await _shown(call))
 
 
 async def destroy_sandbox(call: Call) -> Reply:
@@ -209,6 +217,17 @@ OPERATIONS: Final = (
         query=ListSandboxes,
     ),
     Operation("GET", _AT, "getSandbox", "Look at a sandbox.", get_sandbox, Need.LOOK, {200: schemas.Sandbox}, (404,)),
+    Operation(
+        "PATCH",
+        _AT,
+        "changeSandbox",
+        "Change when a sandbox goes to sleep.",
+        change_sandbox,
+        Need.CHANGE,
+        {200: schemas.Sandbox},
+        (404, 410),
+        body=schemas.ChangeSandbox,
+    ),
     Operation(
         "DELETE",
         _AT,

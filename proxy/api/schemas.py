@@ -114,6 +114,8 @@ SignalNumber = Annotated[int, Meta(ge=1, le=64, description="A signal's number: 
 
 AsleepWord = Literal["wake", "stale"]
 HostHeaderWord = Literal["localhost", "preserve"]
+RestartWord = Literal["never", "on-failure", "always"]
+SleepAfter = Annotated[float, Meta(ge=1, le=SECONDS_MAX, description="Idle seconds.")]
 
 
 # msgspec 0.22 now and then ends the interpreter with SIGSEGV: when structs that hold each other are collected at its
@@ -170,10 +172,17 @@ class CreateSandbox(Request, frozen=True, kw_only=True):
     """Whether `sb-…-p8080` hostnames reach every port without a token."""
     when_asleep: AsleepWord | None = None
     """What a visitor with a right credential meets while the sandbox is asleep."""
-    sleep_after: Annotated[float, Meta(ge=1, le=SECONDS_MAX)] | UnsetType | None = UNSET
+    sleep_after: SleepAfter | UnsetType | None = UNSET
     """Idle seconds after which it goes to sleep; null: never."""
     preview_auth: PreviewAuthRequest | None = None
     """Makes it private from its first moment. One that exists already must have just that token."""
+
+
+class ChangeSandbox(Request, frozen=True, kw_only=True):
+    """What is to be otherwise from now on; what is left out stays as it is."""
+
+    sleep_after: SleepAfter | UnsetType | None = UNSET
+    """Idle seconds after which it goes to sleep; null: never."""
 
 
 class Port(Answer, frozen=True, kw_only=True):
@@ -315,6 +324,8 @@ class StartProcess(Request, frozen=True, kw_only=True):
     cwd: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")] | None = None
     env: Environment = {}
     id: ProcessName | None = None
+    restart: RestartWord = "never"
+    """What happens when it exits by itself; the pauses grow from a tenth of a second to a minute."""
 
 
 class Process(Answer, frozen=True, kw_only=True):
@@ -325,7 +336,9 @@ class Process(Answer, frozen=True, kw_only=True):
     pid: int
     status: Literal["running", "restarting", "exited"]
     exit_code: int | None
-    """Null while it runs; minus the signal's number if a signal ended it."""
+    """Of its last end; null while it runs; minus the signal's number if a signal ended it."""
+    restarts: int = 0
+    """How often it was started again after it had exited by itself."""
 
 
 class ProcessList(Answer, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@
     serving      serve, demo
     checks       log, doctor, bench
     remote       the server that a command asks, and how its answers are shown
-    sandboxes    sandbox, run, exec, logs
+    sandboxes    sandbox, run, exec, ps, logs
     previews     port, share, preview
+    domains      domain
     keys         key
     explaining   explain
     completion   completion
@@ -23,6 +24,7 @@ from typing import Final
 try:
     from proxy.cli import checks as checks
     from proxy.cli import completion as completion
+    from proxy.cli import domains as domains
     from proxy.cli import explaining as explaining
     from proxy.cli import keys as keys
     from proxy.cli import previews as previews

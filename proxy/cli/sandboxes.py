@@ -1,9 +1,9 @@
-"""`portico sandbox`, `run`, `exec` and `logs`: sandboxes of a server, and what runs in them."""
+"""`portico sandbox`, `run`, `exec`, `ps` and `logs`: sandboxes of a server, and what runs in them."""
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -108,6 +108,30 @@ def show(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = 
     _print_sandbox(ask(where, lambda client: AsyncSandbox(client, sandbox_id).state()), as_json=where.json)
 
 
+@sandbox.command(name="set")
+def set_(
+    sandbox_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    sleep_after: float | None = None,
+    never_sleeps: bool = False,
+    where: Where = HERE,
+) -> None:
+    """Change when a sandbox goes to sleep, and print it.
+
+    Parameters
+    ----------
+    sleep_after
+        Idle seconds after which it goes to sleep.
+    never_sleeps
+        It does not go to sleep by itself.
+    """
+    if never_sleeps == (sleep_after is not None):
+        fail("one of --sleep-after and --never-sleeps is wanted", EXIT_USAGE)
+    question = lambda client: AsyncSandbox(client, sandbox_id).set_sleep_after(sleep_after)  # noqa: E731  # named for the line's length
+    _print_sandbox(ask(where, question), as_json=where.json)
+
+
 @sandbox.command
 def hibernate(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
     """Put a sandbox to sleep; its URLs stay what they are."""
@@ -146,6 +170,7 @@ def run(
     id: Annotated[str | None, Parameter(help="A name for the process.")] = None,  # noqa: A002  # the flag's name
     cwd: Folder = None,
     env: Variables = (),
+    restart: Literal["never", "on-failure", "always"] = "never",
     timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
     where: Where = HERE,
 ) -> None:
@@ -160,6 +185,8 @@ def run(
         Where the service listens.
     name
         A label for the port.
+    restart
+        What happens when it exits by itself: never (default), on-failure or always start it again.
     timeout_s
         For the service to listen. Default 60.
     """
@@ -167,7 +194,7 @@ def run(
 
     async def start(client: AsyncClient) -> AsyncProcess:
         found = await client.get_sandbox(sandbox_id)
-        return await found.start_process(words, cwd=cwd, env=variables, id=id)
+        return await found.start_process(words, cwd=cwd, env=variables, id=id, restart=restart)
 
     async def expose(client: AsyncClient) -> tuple[schemas.Process, schemas.Port]:
         process = await start(client)
@@ -226,6 +253,17 @@ def exec_(
         if ended.truncated:
             say("more was printed than is kept")
     sys.exit(ended.exit_code if ended.exit_code >= 0 else SIGNALLED - ended.exit_code)
+
+
+@app.command
+def ps(sandbox_id: Annotated[str, Parameter(name="SANDBOX")], /, *, where: Where = HERE) -> None:
+    """List the services of a sandbox that is up, exited ones included, and how often each was started again."""
+    found = [one.info for one in ask(where, lambda client: AsyncSandbox(client, sandbox_id).list_processes())]
+    if where.json:
+        print_json(found)
+        return
+    rows = [(one.id, one.pid, one.status, one.exit_code, one.restarts, one.command) for one in found]
+    print_table(("process", "pid", "status", "exit code", "restarts", "command"), rows, "no processes")
 
 
 @app.command

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from msgspec import UNSET, Struct, UnsetType
 
-from actors import AsleepPolicy, ContainerSpec, HostHeader, Port, SandboxId
+from actors import AsleepPolicy, ContainerSpec, CustomHostname, HostHeader, Port, RestartPolicy, SandboxId
 from proxy.api import schemas
 
 T_co = TypeVar("T_co", covariant=True)
@@ -29,14 +29,17 @@ CUT_TIMEOUT_S: Final = 60.0
 """For revocations, which are answered once the last stream has ended."""
 
 PAGE: Final = 100
-"""Sandboxes asked for at once."""
+"""Sandboxes or hostnames asked for at once."""
+
+LOOK_TIMEOUT_S: Final = 90.0
+"""For verifying a hostname: the server asks the DNS, and the site at some addresses, each with a deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T_co]):
     """One request to the API, not yet sent."""
 
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     answer: type[T_co]
     body: Struct | None = field(default=None, repr=False)
@@ -108,6 +111,11 @@ def list_sandboxes(after: str | None) -> Call[schemas.SandboxList]:
     """Ask for a page of sandboxes."""
     query = [("limit", str(PAGE)), *([] if after is None else [("after", after)])]
     return Call("GET", "/v1/sandboxes", schemas.SandboxList, query=tuple(query))
+
+
+def set_sleep_after(sandbox: str, seconds: float | None) -> Call[schemas.Sandbox]:
+    """Change when a sandbox goes to sleep."""
+    return Call("PATCH", _sandbox(sandbox), schemas.Sandbox, schemas.ChangeSandbox(sleep_after=seconds))
 
 
 def hibernate(sandbox: str) -> Call[schemas.Sandbox]:
@@ -224,6 +232,41 @@ def delete_preview_url(sandbox: str, port: int) -> Call[None]:
     return Call("DELETE", path, type(None), timeout_s=CUT_TIMEOUT_S)
 
 
+# Custom hostnames.
+
+
+def _domain(hostname: str, rest: str = "") -> str:
+    return f"/v1/domains/{CustomHostname(hostname)}{rest}"
+
+
+def bind_domain(sandbox: str, hostname: str, port: int) -> Call[schemas.CustomDomain]:
+    """Ask for a hostname."""
+    body = schemas.BindDomain(sandbox=str(SandboxId(sandbox)), port=int(Port(port)))
+    return Call("PUT", _domain(hostname), schemas.CustomDomain, body)
+
+
+def verify_domain(sandbox: str, hostname: str) -> Call[schemas.CustomDomain]:
+    """Have the server look whether the challenge is answered."""
+    query = (("sandbox", str(SandboxId(sandbox))),)
+    return Call("POST", _domain(hostname, "/verify"), schemas.CustomDomain, query=query, timeout_s=LOOK_TIMEOUT_S)
+
+
+def unbind_domain(sandbox: str, hostname: str) -> Call[schemas.Closed]:
+    """Give a hostname back."""
+    query = (("sandbox", str(SandboxId(sandbox))),)
+    return Call("DELETE", _domain(hostname), schemas.Closed, query=query, timeout_s=CUT_TIMEOUT_S)
+
+
+def list_domains(sandbox: str | None, after: str | None) -> Call[schemas.CustomDomainList]:
+    """Ask for a page of hostnames."""
+    query = [("limit", str(PAGE))]
+    if sandbox is not None:
+        query.append(("sandbox", str(SandboxId(sandbox))))
+    if after is not None:
+        query.append(("after", after))
+    return Call("GET", "/v1/domains", schemas.CustomDomainList, query=tuple(query))
+
+
 # The gate.
 
 
@@ -249,9 +292,16 @@ def start_process(
     cwd: str | None,
     env: Mapping[str, str] | None,
     process: str | None,
+    restart: RestartPolicy | str,
 ) -> Call[schemas.Process]:
     """Start a service."""
-    body = schemas.StartProcess(command=_command(command), cwd=cwd, env=dict(env or {}), id=process)
+    body = schemas.StartProcess(
+        command=_command(command),
+        cwd=cwd,
+        env=dict(env or {}),
+        id=process,
+        restart=RestartPolicy(restart).value,
+    )
     path = _sandbox(sandbox, "/processes")
     return Call("POST", path, schemas.Process, body, timeout_s=WAKE_TIMEOUT_S)
 

@@ -13,7 +13,14 @@ from typing import Final, Self, TypeVar
 import httpx2
 from msgspec import UNSET, UnsetType
 
-from actors import AsleepPolicy, ContainerSpec, HostHeader, SandboxNotFoundError, ShareNotFoundError
+from actors import (
+    AsleepPolicy,
+    ContainerSpec,
+    HostHeader,
+    RestartPolicy,
+    SandboxNotFoundError,
+    ShareNotFoundError,
+)
 from proxy.api import schemas
 from proxy.client import calls
 from proxy.client.calls import Call
@@ -168,6 +175,17 @@ class Client:
                 return found
             after = page.next
 
+    def list_domains(self, sandbox: str | None = None) -> list[schemas.CustomDomain]:
+        """Return the custom hostnames that were asked for, by one sandbox or by all that the key may see, by name."""
+        found: list[schemas.CustomDomain] = []
+        after: str | None = None
+        while True:
+            page = self.send(calls.list_domains(sandbox, after))
+            found += page.domains
+            if page.next is None:
+                return found
+            after = page.next
+
     # The server.
 
     def explain(self, url: str, *, at: float | None = None) -> schemas.Explanation:
@@ -290,6 +308,33 @@ class Sandbox:
             raise
         return True
 
+    # Custom hostnames.
+
+    def bind_domain(self, hostname: str, port: int) -> schemas.CustomDomain:
+        """Ask for a custom hostname that shall lead to a port; again with another port: it leads there.
+
+        Raises: as `actors.Sandbox.bind_domain`.
+        """
+        return self._client.send(calls.bind_domain(self.id, hostname, port))
+
+    def verify_domain(self, hostname: str) -> schemas.CustomDomain:
+        """Have the server look whether the hostname's challenge is answered; from then on it serves.
+
+        Raises:
+            DomainNotVerifiedError: It is not, or not yet.
+            DomainNotFoundError: This sandbox has not asked for it.
+            SecurityError: Another sandbox has it.
+        """
+        return self._client.send(calls.verify_domain(self.id, hostname))
+
+    def unbind_domain(self, hostname: str) -> int:
+        """Give a custom hostname back; return how many live streams were cut. Idempotent."""
+        return self._client.send(calls.unbind_domain(self.id, hostname)).closed
+
+    def get_domains(self) -> list[schemas.CustomDomain]:
+        """Return the custom hostnames that this sandbox has asked for, by name, verified or not."""
+        return self._client.list_domains(self.id)
+
     # The gate.
 
     def set_preview_auth(self, token: str | None = None) -> schemas.PreviewAuth:
@@ -309,12 +354,15 @@ class Sandbox:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         id: str | None = None,  # noqa: A002 - the published name
+        restart: RestartPolicy | str = RestartPolicy.NEVER,
     ) -> "Process":
         """Start a service in the sandbox, bringing its container up first if need be.
 
+        `restart` is ``"never"``, ``"on-failure"`` or ``"always"``: what happens when it exits by itself.
+
         Raises: as `actors.Sandbox.start_process`.
         """
-        return self._process(self._client.send(calls.start_process(self.id, command, cwd, env, id)))
+        return self._process(self._client.send(calls.start_process(self.id, command, cwd, env, id, restart)))
 
     def list_processes(self) -> list["Process"]:
         """Return the processes of the current run, exited ones included; none while asleep. Wakes nothing."""
@@ -354,6 +402,10 @@ class Sandbox:
             ContainerStartError: It did not come up.
         """
         return self._client.send(calls.wake(self.id))
+
+    def set_sleep_after(self, seconds: float | None) -> schemas.Sandbox:
+        """Have it go to sleep after so many seconds without use from now on; None: never."""
+        return self._client.send(calls.set_sleep_after(self.id, seconds))
 
     def stop(self) -> int:
         """Stop it for good; its URLs answer 410 from now on. Return how many visits that cut."""
@@ -399,13 +451,18 @@ class Process:
 
     @property
     def status(self) -> str:
-        """``running`` or ``exited``, when last asked."""
+        """``running``, ``restarting`` or ``exited``, when last asked."""
         return self.info.status
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs, as far as was asked; minus the signal number if a signal ended it."""
         return self.info.exit_code
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again after it had exited by itself, when last asked."""
+        return self.info.restarts
 
     def refresh(self) -> None:
         """Ask anew.
@@ -416,13 +473,13 @@ class Process:
         self.info = self._client.send(calls.show_process(self._sandbox, self.id))
 
     def wait(self) -> int:
-        """Block until it has exited, asking now and then; return the exit code.
+        """Block until it has exited, and is not started again, asking now and then; return the exit code.
 
         Raises:
             ProcessNotFoundError: Its run ended before its exit was seen.
         """
         pause = POLL_FIRST_S
-        while self.info.exit_code is None:
+        while self.info.exit_code is None or self.info.status == "restarting":
             sleep(pause)
             pause = min(pause * 2, POLL_MAX_S)
             self.refresh()

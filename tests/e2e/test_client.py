@@ -56,6 +56,16 @@ def service(port: int) -> list[str]:
     return [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1"]
 
 
+def test_service_that_fails_once_is_started_again_and_says_so(url: str, tmp_path: Path) -> None:
+    mark = tmp_path / "has-failed"
+    with Client(url, api_key=KEY) as client:
+        process = client.get_sandbox("my-app").start_process(
+            f"test -e {mark} && exit 0; touch {mark}; exit 3", restart="on-failure"
+        )
+        assert process.wait() == 0
+        assert process.restarts == 1
+
+
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_sandbox_lives_its_life_over_http(backend: str, url: str, free_port: int) -> None:
     async def main() -> None:

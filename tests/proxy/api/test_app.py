@@ -20,11 +20,11 @@ def use(stage: Stage, *operations: Operation) -> None:
 
 
 async def test_other_methods_are_told_which_there_are(stage: Stage) -> None:
-    response = await stage.call("PATCH", AT)
+    response = await stage.call("PUT", AT)
     assert (response.status, response.code, response.header("allow")) == (
         405,
         "METHOD_NOT_ALLOWED",
-        "DELETE, GET, HEAD",
+        "DELETE, GET, HEAD, PATCH",
     )
     # No page of another origin may call this.
     preflight = await stage.call("OPTIONS", AT, headers={"Origin": "https://evil.example"})

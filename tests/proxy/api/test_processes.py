@@ -15,7 +15,14 @@ async def test_process_is_started_listed_and_killed(stage: Stage) -> None:
     await stage.make()
     assert await stage.got("GET", f"{AT}/processes") == {"processes": []}
     made = await stage.got("POST", f"{AT}/processes", {"command": "serve", "id": "web"}, status=201)
-    assert made == {"id": "web", "command": "serve", "pid": made["pid"], "status": "running", "exit_code": None}
+    assert made == {
+        "id": "web",
+        "command": "serve",
+        "pid": made["pid"],
+        "status": "running",
+        "exit_code": None,
+        "restarts": 0,
+    }
     assert await stage.got("GET", f"{AT}/processes/web") == made
     assert (await stage.got("GET", f"{AT}/processes"))["processes"] == [made]
     killed = await stage.got("POST", f"{AT}/processes/web/kill", {"signal": 9})

@@ -169,3 +169,20 @@ async def test_key_that_may_only_look_is_told_no_secret(stage: Stage) -> None:
     for shown in (await stage.got("GET", AT, key=reader), await stage.got("GET", f"{AT}/ports", key=reader)):
         [port] = shown["ports"]
         assert (port["port"], port["url"], port["token"]) == (8080, None, None)
+
+
+async def test_when_a_sandbox_sleeps_can_be_changed(stage: Stage) -> None:
+    await stage.make(sleep_after=60)
+    at = "/v1/sandboxes/my-app"
+    assert (await stage.got("PATCH", at, {"sleep_after": 5}))["sleep_after"] == 5
+    assert (await stage.got("PATCH", at, {}))["sleep_after"] == 5
+    assert (await stage.got("PATCH", at, {"sleep_after": None}))["sleep_after"] is None
+    assert (await stage.got("GET", at))["sleep_after"] is None
+    wrong: object
+    for wrong in (0, -1, "5", True, {}):
+        await stage.refused(400, "INVALID_REQUEST", "PATCH", at, {"sleep_after": wrong})
+    await stage.refused(400, "INVALID_REQUEST", "PATCH", at, {"open_ports": True})
+    await stage.refused(403, "FORBIDDEN", "PATCH", at, {"sleep_after": 5}, key=stage.key("read"))
+    await stage.refused(404, "SANDBOX_NOT_FOUND", "PATCH", "/v1/sandboxes/other", {"sleep_after": 5})
+    await stage.got("POST", f"{at}/stop")
+    await stage.refused(410, "SANDBOX_STOPPED", "PATCH", at, {"sleep_after": 5})

@@ -89,6 +89,7 @@ def test_service_without_a_port_is_named(server: Script, portico: Command, monke
         "cwd": None,
         "env": {"A": "b=c", "SECRET": "from here"},
         "id": "p-1",
+        "restart": "never",
     }
 
 
@@ -136,3 +137,34 @@ def test_logs_of_many_ask_which(server: Script, portico: Command) -> None:
     assert (said.code, said.err) == (2, "portico: which process? p-1, p-2\n")
     server.answer(200, {"processes": []})
     assert portico("logs", "my-app").code == 1
+
+
+@pytest.mark.parametrize(("flags", "sent"), [(("--sleep-after", "60"), 60.0), (("--never-sleeps",), None)])
+def test_sleep_is_changed(flags: tuple[str, ...], sent: object, server: Script, portico: Command) -> None:
+    server.answer(200, {**SANDBOX, "sleep_after": sent})
+    said = portico("sandbox", "set", "my-app", *flags)
+    assert said.code == 0
+    assert ("never" if sent is None else "60 s") in said.out
+    assert (server.asked[0].method, server.asked[0].json) == ("PATCH", {"sleep_after": sent})
+
+
+@pytest.mark.parametrize("flags", [(), ("--sleep-after", "60", "--never-sleeps")])
+def test_change_that_says_nothing_or_two_things_is_exit_code_2(
+    flags: tuple[str, ...], server: Script, portico: Command
+) -> None:
+    assert portico("sandbox", "set", "my-app", *flags).code == 2
+    assert server.asked == []
+
+
+def test_service_is_restarted_as_asked_and_its_restarts_are_shown(server: Script, portico: Command) -> None:
+    server.answer(200, SANDBOX)
+    server.answer(201, PROCESS)
+    server.answer(200, {"processes": [{**PROCESS, "restarts": 3}]})
+    assert portico("run", "my-app", "--restart", "on-failure", "--", "sleep 1").code == 0
+    asked = server.asked[1].json
+    assert isinstance(asked, dict)
+    assert asked["restart"] == "on-failure"
+    head, row = portico("ps", "my-app").out.splitlines()
+    assert head.split() == ["process", "pid", "status", "exit", "code", "restarts", "command"]
+    assert row.split() == ["p-1", "7", "running", "-", "3", "sleep", "1"]
+    assert portico("run", "my-app", "--restart", "sometimes", "--", "sleep 1").code != 0

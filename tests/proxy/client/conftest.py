@@ -63,7 +63,7 @@ def _handler(script: Script) -> Callable[..., BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815  # the names that http.server calls
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815  # the names that http.server calls
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
             pass

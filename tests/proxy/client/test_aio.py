@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import actors
-from actors import PorticoError, ProcessNotFoundError, SandboxNotFoundError, SandboxStoppedError
+from actors import DomainNotVerifiedError, PorticoError, ProcessNotFoundError, SandboxNotFoundError, SandboxStoppedError
 from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, KeyRefusedError, ServerUnreachableError
 from proxy.client.calls import Call, logs
 from tests.proxy.client.conftest import KEY, Script
@@ -75,7 +75,7 @@ def test_sandbox_is_made_its_service_started_and_its_port_exposed(run: Run, scri
     assert isinstance(made.json, dict)
     assert made.json["id"] == "my-app"
     assert "sleep_after" not in made.json
-    assert started.json == {"command": "sleep 1", "cwd": None, "env": {"A": "b"}, "id": "p-1"}
+    assert started.json == {"command": "sleep 1", "cwd": None, "env": {"A": "b"}, "id": "p-1", "restart": "never"}
     assert waited.target == "/v1/sandboxes/my-app/processes/p-1/wait-for-port"
     assert (exposed.method, exposed.target) == ("PUT", "/v1/sandboxes/my-app/ports/8000")
 
@@ -297,6 +297,55 @@ async def _read_all(process: AsyncProcess) -> None:
             assert piece == b"half"
 
 
+def test_hostname_is_bound_verified_listed_and_given_back(run: Run, script: Script) -> None:
+    challenge = {"txt_name": "_x.a.example.org", "txt_value": "v", "http_path": "/p", "http_body": "b"}
+    domain = {"hostname": "a.example.org", "sandbox": "my-app", "port": 8080, "verified": False, "challenge": challenge}
+    script.answer(201, domain)
+    script.refuse(409, "DOMAIN_NOT_VERIFIED")
+    script.answer(200, {**domain, "verified": True})
+    script.answer(200, {"domains": [domain], "next": "a.example.org/my-app"})
+    script.answer(200, {"domains": [domain], "next": None})
+    script.answer(200, {"closed": 2})
+
+    async def main(client: AsyncClient) -> None:
+        sandbox = _sandbox(client)
+        assert (await sandbox.bind_domain("A.example.org", 8080)).challenge.txt_value == "v"
+        with pytest.raises(DomainNotVerifiedError):
+            await sandbox.verify_domain("a.example.org")
+        assert (await sandbox.verify_domain("a.example.org")).verified
+        assert len(await sandbox.get_domains()) == 2
+        assert await sandbox.unbind_domain("a.example.org") == 2
+
+    run(main)
+    assert script.asked[-1].target == "/v1/domains/a.example.org?sandbox=my-app"
+
+
+def test_sleep_is_changed(run: Run, script: Script) -> None:
+    script.answer(200, {**SANDBOX, "sleep_after": None})
+
+    async def main(client: AsyncClient) -> None:
+        assert (await _sandbox(client).set_sleep_after(None)).sleep_after is None
+
+    run(main)
+    assert (script.asked[0].method, script.asked[0].json) == ("PATCH", {"sleep_after": None})
+
+
+def test_service_that_is_started_again_has_not_ended(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.client.aio.POLL_FIRST_S", 0.0)
+    script.answer(201, PROCESS)
+    script.answer(200, {**PROCESS, "status": "restarting", "exit_code": 1, "restarts": 1})
+    script.answer(200, {**PROCESS, "status": "exited", "exit_code": 3, "restarts": 1})
+
+    async def main(client: AsyncClient) -> None:
+        process = await _sandbox(client).start_process("sleep 1", restart="on-failure")
+        assert await process.wait() == 3
+        assert process.restarts == 1
+
+    run(main)
+    assert isinstance(script.asked[0].json, dict)
+    assert script.asked[0].json["restart"] == "on-failure"
+
+
 def _logs() -> Call[bytes]:
     return logs("my-app", "p-1", follow=True)
 
@@ -308,19 +357,14 @@ NOT_OVER_HTTP: dict[type, dict[str, str]] = {
         "check_port": "the server checks",
         "domain": "worked out from what only the server knows",
         "get_preview_domain": "worked out from what only the server knows",
-        "set_sleep_after": "no call of the API",
-        "bind_domain": "no call of the API",
-        "unbind_domain": "no call of the API",
-        "get_domains": "no call of the API",
     },
-    actors.Process: {"restarts": "not told by the API"},
+    actors.Process: {},
 }
 # {name: arguments that only the embedding API takes}
 ARGUMENTS_NOT_OVER_HTTP = {
     "get_exposed_ports": {"hostname"},
     "list_preview_urls": {"domain"},
     "share": {"hostname"},
-    "start_process": {"restart"},
 }
 
 
