@@ -147,7 +147,6 @@ OPERATIONS: Final = (
         explain,
         Need.ANY,
         {200: schemas.Explanation},
-        (404,),
         query=Explain,
     ),
     Operation("GET", "/healthz", "healthz", "The server runs.", healthz, Need.NOTHING, {200: schemas.Health}),

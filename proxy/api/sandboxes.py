@@ -202,7 +202,7 @@ OPERATIONS: Final = (
         create_sandbox,
         Need.ADMIN,
         {201: schemas.Sandbox, 200: schemas.Sandbox},
-        (409, 410),
+        (409,),
         body=schemas.CreateSandbox,
         body_required=False,
     ),
