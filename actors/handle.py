@@ -429,7 +429,7 @@ class Sandbox:
         """Ask for a custom hostname, ``preview.my-app.com``, that shall lead to a port of this sandbox.
 
         It serves once its owner has published what the `challenge` of the answer says, in the DNS or on the site, and
-        `proxy.verify_domain` has seen it there; and while the port is exposed: that, and preview auth if there is any,
+        `proxy.domains` has seen it there; and while the port is exposed: that, and preview auth if there is any,
         is what opens, as there is no token in such a name. Asked again with another port, it leads there at once.
 
         Raises:
