@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors.errors import AppendFailedError, DomainNotFoundError, FencedError, StoreError
+from actors.errors import AppendFailedError, DomainNotFoundError, FencedError, PorticoError, StoreError
 from actors.sandbox.decide import Refusal
 from actors.sandbox.domains import (
     CHALLENGE_BYTES,
@@ -60,9 +60,9 @@ class Domains:
         self._lock: Final = trio.Lock()
         self._tenure: Tenure | None = None
         self._table = DomainTable()
-        # {hostname: its verified binding}, and the numbers of these: what look-ups need of the table.
+        # {hostname: its verified binding}, and {number: whose} of these: what look-ups need of the table.
         self._serving: Mapping[str, DomainBinding] = {}
-        self._numbers: frozenset[int] = frozenset()
+        self._numbers: Mapping[int, SandboxId] = {}
         self._reserved: tuple[Domain, ...] = ()
 
     # Look-ups.
@@ -170,25 +170,62 @@ class Domains:
             await self._store.release(tenure)
 
     async def _change(self, command: DomainCommand) -> int:
-        """Decide, make durable, show, and end what has lost its ground; return how many streams that were."""
+        """Make a change, and end what has lost its ground; return how many streams of the command's sandbox that were.
+
+        Others' lose it too if the log says more than memory did: a change of theirs failed that was written all the
+        same. Their streams end here also if this change is refused, as nobody else may come to read the log.
+        """
+        failure: PorticoError | None = None
         # Whoever is cancelled while it is being written must not leave memory behind the log.
         with trio.CancelScope(shield=True):
             async with self._lock:
                 before = self._numbers
-                tenure = self._tenure if self._tenure is not None else await self._claim()
-                events = decide_domains(self._table, command, self._reserved)
-                if isinstance(events, Refusal):
-                    raise events.to_error()
-                if events:
-                    await self._append(tenure, [Entry(self._clock(), *encode_domain_event(one)) for one in events])
-                    table = self._table
-                    for event in events:
-                        table = evolve_domains(table, event)
-                    self._show(table)
-                    await self._compact_if_grown(tenure)
-                lost = before - self._numbers
-        # Of this sandbox: a change of its own bindings is all that a command can bring.
-        return await self._cut(command.sandbox, lost) if lost else 0
+                try:
+                    await self._make(command)
+                except PorticoError as error:
+                    failure = error
+                lost = {number: whose for number, whose in before.items() if number not in self._numbers}
+        outcomes = await self._cut_lost(lost)
+        if failure is not None:
+            raise failure
+        outcome = outcomes.get(command.sandbox, 0)
+        if isinstance(outcome, PorticoError):
+            raise outcome
+        return outcome
+
+    async def _cut_lost(self, lost: Mapping[int, SandboxId]) -> Mapping[SandboxId, int | PorticoError]:
+        """End what came by bindings that are over, each at its own sandbox; return how that went."""
+        outcomes: dict[SandboxId, int | PorticoError] = {}
+
+        async def cut(sandbox: SandboxId) -> None:
+            try:
+                outcomes[sandbox] = await self._cut(
+                    sandbox, frozenset(n for n, whose in lost.items() if whose == sandbox)
+                )
+            except PorticoError as error:
+                # For whoever has asked; others' streams have been told to end, which is all that can be done.
+                outcomes[sandbox] = error
+
+        # At once: who is slow to end its streams must not be what others' go on for.
+        async with trio.open_nursery() as nursery:
+            for sandbox in {*lost.values()}:
+                nursery.start_soon(cut, sandbox)
+        return outcomes
+
+    async def _make(self, command: DomainCommand) -> None:
+        """Decide, make durable, show."""
+        tenure = self._tenure if self._tenure is not None else await self._claim()
+        events = decide_domains(self._table, command, self._reserved)
+        if isinstance(events, Refusal):
+            raise events.to_error()
+        if not events:
+            return
+        await self._append(tenure, [Entry(self._clock(), *encode_domain_event(one)) for one in events])
+        table = self._table
+        for event in events:
+            table = evolve_domains(table, event)
+        self._show(table)
+        await self._compact_if_grown(tenure)
 
     async def _claim(self) -> Tenure:
         tenure = await self._store.claim(SYSTEM)
@@ -225,7 +262,7 @@ class Domains:
             for one in table.verified()
             if not any(CustomHostname(one.hostname).is_under(domain) for domain in self._reserved)
         }
-        self._numbers = frozenset(one.number for one in self._serving.values())
+        self._numbers = {one.number: one.sandbox for one in self._serving.values()}
 
 
 def _fold(history: History) -> DomainTable:

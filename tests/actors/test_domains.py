@@ -139,6 +139,35 @@ async def test_change_that_failed_is_not_seen_and_the_next_one_reads_what_became
         assert runtime.domains.find(NAME) is None
 
 
+@pytest.mark.parametrize("refused", [False, True])
+async def test_streams_of_a_name_whose_end_was_written_all_the_same_end_with_the_next_change_of_anybody(
+    refused: bool,
+) -> None:
+    store = Failing()
+    async with running(store) as runtime:
+        sandbox, other = await made(runtime), await made(runtime, "other")
+        binding = await served(runtime, sandbox)
+        staying = await served(runtime, other, "other.my-app.com")
+        visits = [await admitted(runtime, one) for one in (binding, staying)]
+        for visit in visits:
+            visit.on_cut(lambda _, visit=visit: visit.end())  # type: ignore[misc]  # mypy infers no default
+        store.failing = "after"
+        with pytest.raises(AppendFailedError):
+            await sandbox.unbind_domain(NAME)
+        store.failing = None
+        runtime.domains.reserve([Domain("example.com")])
+        if refused:
+            with pytest.raises(SecurityError):
+                await other.bind_domain("a.example.com", 8080)
+        else:
+            await other.bind_domain("third.my-app.com", 8080)
+        assert [visit.cut_because for visit in visits] == [CutBecause.UNBOUND, None]
+        assert not runtime.domains.stands(binding.number)
+        # Whoever asks again has nothing left to end.
+        assert await sandbox.unbind_domain(NAME) == 0
+        visits[1].end()
+
+
 async def test_damaged_log_puts_no_sandbox_out_of_order() -> None:
     store = MemoryStore()
     async with running(store) as runtime:
