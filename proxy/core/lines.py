@@ -16,7 +16,10 @@ having been seen before:
 That the short way accepts only what the long way accepts, and reads it the same, is held by differential tests
 (`tests/proxy/core/test_lines.py`, and the fuzz targets ``request_head`` and ``response_head``).
 
-Lines that may hold secrets are read anew each time: none is kept.
+Lines that may hold secrets are read anew each time: none is kept whose name is known to carry one (cookies, keys,
+tokens, a share's link in Referer) or says so of itself (`_SECRETIVE`). Two things are kept all the same. Host lines,
+and with a preview's Host the port token in it, in memory only; `proxy.reception` remembers routes by it anyway. And
+lines of a service's own whose names do not tell that there is a secret in them.
 """
 
 import re
@@ -53,9 +56,15 @@ _NEVER_IN_REQUESTS: Final = frozenset(
     b"content-length transfer-encoding content-type expect upgrade trailer te proxy-connection http2-settings".split()
 )
 _NEVER_IN_RESPONSES: Final = frozenset({b"upgrade"})
-_SECRET_IN_REQUESTS: Final = frozenset(b"cookie authorization x-oc-preview-token proxy-authorization".split())
+# Those with a hostname in them may hold a port's token, and Referer a share's link too.
+_SECRET_IN_REQUESTS: Final = frozenset(
+    b"cookie authorization proxy-authorization x-api-key x-oc-preview-token portico-share portico-preview"
+    b" referer origin forwarded x-forwarded-host".split()
+)
 # A redirect's address may hold a code or a token.
 _SECRET_IN_RESPONSES: Final = frozenset(b"set-cookie location".split())
+# Services have secrets of their own, under names of their own: X-Auth-Token, X-CSRF-Token, Api-Key.
+_SECRETIVE: Final = re.compile(rb"auth|cookie|credential|csrf|jwt|key|passw|secret|session|signature|token|xsrf")
 
 _KEEP_ALIVE: Final = b"keep-alive"
 _CLOSE: Final = b"close"
@@ -164,7 +173,7 @@ class _Table:
                 return None
             fate = self._fate(name)
             known = Line((name, received, value), received + b": " + value if fate is Fate.PASS else None, fate)
-            if name in self._secret or len(line) > LINE_BYTES_MAX:
+            if name in self._secret or len(line) > LINE_BYTES_MAX or _SECRETIVE.search(name):
                 return known
         if len(self._young) >= REMEMBERED_MAX:
             self._old, self._young = self._young, {}

@@ -209,7 +209,23 @@ def test_a_head_of_known_lines_and_one_of_new_ones_are_both_read_short() -> None
 
 
 @pytest.mark.parametrize(
-    "line", [b"Cookie: session=s3cret", b"authorization: Bearer s3cret", b"X-OC-Preview-Token: s3cret"]
+    "line",
+    [
+        b"Cookie: session=s3cret",
+        b"authorization: Bearer s3cret",
+        b"Proxy-Authorization: Basic s3cret",
+        b"X-API-Key: s3cret",
+        b"X-OC-Preview-Token: s3cret",
+        b"Portico-Share: s3cret",
+        b"portico-preview: 8080-my-app-s3cret",
+        b"Referer: https://a.example/.portico/share/s3cret",
+        b"Origin: https://8080-my-app-s3cret.example",
+        b"X-Forwarded-Host: 8080-my-app-s3cret.example",
+        b"Forwarded: host=8080-my-app-s3cret.example",
+        b"X-Auth-Token: s3cret",
+        b"X-CSRFToken: s3cret",
+        b"Api-Key: s3cret",
+    ],
 )
 def test_lines_with_secrets_are_recognised_and_not_kept(line: bytes) -> None:
     memo = LineMemo()
