@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.errors import (
@@ -106,7 +107,7 @@ async def test_wake_is_idempotent_and_keeps_the_owners_policy() -> None:
         await s.sandbox.wake()
         assert s.starts == 1
         await s.sandbox.hibernate()
-        assert await s.sandbox.state() == before
+        assert await s.sandbox.state() == replace(before, slept=True)
 
 
 async def test_a_stale_sandbox_is_woken_by_its_owner_alone_and_stays_stale() -> None:
@@ -290,6 +291,8 @@ async def test_its_time_without_use_survives_a_restart(autojump_clock: MockClock
 
 async def test_a_websocket_handshake_wakes_only_by_a_port_that_says_so() -> None:
     async with scene() as s:
+        await s.sandbox.wake()
+        await s.sandbox.hibernate()
         assert await s.admit(websocket=True) is RefusedBecause.ASLEEP
         assert (await s.sandbox.state()).run_id is None
         await s.sandbox.expose_port(8080, wake_on_websocket=True)

@@ -76,10 +76,17 @@ async def test_end_of_the_run_closes_websockets_with_service_restart(
 
 async def test_what_a_cut_client_still_sends_does_not_reset_its_connection(preview_engine: PreviewEngine) -> None:
     """A reset might overtake the close frame."""
-    url = await preview_engine.expose(websocket_echo())
-    async with preview_engine.websocket(url) as connection:
-        assert await (await preview_engine.sandbox()).unexpose_port(8080) == 1
-        await connection._stream.send_all(b"sent before the close frame was read")
+    host = host_of(await preview_engine.expose(websocket_echo()))
+    client = preview_engine.connect()
+    key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    asks = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), key]
+    await client.send_request("GET", "/", host, headers=asks)
+    assert (await client.read_head()).status == 101
+    await preview_engine.settle()
+    assert await (await preview_engine.sandbox()).unexpose_port(8080) == 1
+    await client.send(b"sent before the close frame was read")
+    assert (await client.read_to_end()).endswith(b"unexposed")
+    await client.aclose()
 
 
 async def test_stopped_sandbox_closes_its_websockets(preview_engine: PreviewEngine) -> None:
