@@ -30,7 +30,6 @@ from actors import (
     find_share,
     redeem_share,
 )
-from proxy.core.addresses import address_group
 from proxy.core.gate import (
     FORM_BYTES_MAX,
     SIGN_IN_PATH,
@@ -47,7 +46,7 @@ from proxy.core.hostname import TokenHost
 from proxy.core.http1 import Field, RequestHead
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.sign_in import ASKS_FOR_TOKEN, once_page, sign_in_page, sign_out_page
-from proxy.core.tries import Tries
+from proxy.core.tries import Key, Tries
 from proxy.door import Preview, answer_to_error
 
 log = structlog.get_logger("portico.gatehouse")
@@ -69,20 +68,21 @@ class Gatehouse:
         self._runtime = runtime
         self._tries = Tries()
 
-    def app(self, preview: Preview, head: RequestHead, address: str) -> App:
+    def app(self, preview: Preview, head: RequestHead, client: str | None) -> App:
         """Return an ASGI app that answers one request for a preview's own pages.
 
         Args:
             preview: Whose.
             head: Of the request.
-            address: The client's.
+            client: Who asks, as one client is counted: an address, or the network of one subscriber. None: nobody can
+                say, or many come from there; not counted, so that no guesser among them keeps the others out.
         """
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http":
                 await send({"type": "websocket.close"})
                 return
-            status, fields, body = await self._answer(preview, head, address, receive)
+            status, fields, body = await self._answer(preview, head, client, receive)
             headers = [(name, value) for _, name, value in fields]
             headers.append((b"Content-Length", b"%d" % len(body)))
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -90,8 +90,8 @@ class Gatehouse:
 
         return answer
 
-    async def _answer(self, preview: Preview, head: RequestHead, address: str, receive: Any) -> Page:
-        visitor = _Visitor(preview, head, (str(preview.host.sandbox), address_group(address) or ""))
+    async def _answer(self, preview: Preview, head: RequestHead, client: str | None, receive: Any) -> Page:
+        visitor = _Visitor(preview, head, None if client is None else (str(preview.host.sandbox), client))
         path = head.target.partition(b"?")[0]
         try:
             if path == SIGN_IN_PATH.encode():
@@ -117,7 +117,7 @@ class Gatehouse:
             return visitor.told(_not_allowed("GET, HEAD, POST"))
         if not is_from_here(head.fields, preview.origin):
             return visitor.told(refusal(Code.CROSS_ORIGIN))
-        if self._tries.wait_s(visitor.key, trio.current_time()):
+        if self._must_wait(visitor):
             return visitor.told(refusal(Code.TOO_MANY_TRIES), tried=True)
         body = await _read(receive)
         if isinstance(body, Answer):
@@ -139,7 +139,7 @@ class Gatehouse:
             return visitor.told(_not_allowed("GET, HEAD, POST"))
         if head.method == b"POST" and not is_from_here(head.fields, origin):
             return visitor.told(refusal(Code.CROSS_ORIGIN))
-        if self._tries.wait_s(visitor.key, trio.current_time()):
+        if self._must_wait(visitor):
             return visitor.told(refusal(Code.TOO_MANY_TRIES))
         name = host.token.reveal()
         try:
@@ -159,21 +159,28 @@ class Gatehouse:
         age = max(math.ceil(session.expires_at - self._runtime.now()), 0)
         return visitor.sent_on("/", set_cookie(origin, session.value, max_age_s=age))
 
+    def _must_wait(self, visitor: "_Visitor") -> bool:
+        return visitor.key is not None and self._tries.wait_s(visitor.key, trio.current_time()) > 0
+
     def _note_wrong(self, visitor: "_Visitor") -> None:
-        now = trio.current_time()
-        self._tries.note_wrong(visitor.key, now)
-        if self._tries.wait_s(visitor.key, now):
-            sandbox, group = visitor.key
-            log.warning("too many wrong secrets; nothing more is looked at for a minute", sandbox=sandbox, client=group)
+        if visitor.key is None:
+            return
+        self._tries.note_wrong(visitor.key, trio.current_time())
+        if self._must_wait(visitor):
+            sandbox, client = visitor.key
+            log.warning(
+                "too many wrong secrets; nothing more is looked at for a minute", sandbox=sandbox, client=client
+            )
 
 
 class _Visitor:
     """Who asks, and how they are answered."""
 
-    def __init__(self, preview: Preview, head: RequestHead, key: tuple[str, str]) -> None:
+    def __init__(self, preview: Preview, head: RequestHead, key: Key | None) -> None:
         self.preview: Final = preview
         self.head: Final = head
         self.key: Final = key
+        """By which wrong tries are counted; None: they are not."""
         self.as_html: Final = wants_html(head.fields)
 
     def told(self, answer: Answer, target: str = "/", *, tried: bool = False) -> Page:

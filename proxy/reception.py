@@ -115,13 +115,7 @@ class Reception:
         """Return the app that answers a request for a page of the preview's host itself; None: nobody does."""
         if self.gatehouse is None:
             return None
-        address = self.peer
-        if self._trusted:
-            # The word of the proxy next to us, which is the last one.
-            said = values(head.fields, b"x-forwarded-for")
-            if said:
-                address = said[-1].rpartition(b",")[2].strip(b" \t").decode("latin-1")
-        return self.gatehouse.app(preview, head, address)
+        return self.gatehouse.app(preview, head, self._client(head))
 
     def locate(self, head: RequestHead) -> Preview | Elsewhere | Answer:
         """Say what a request is for; see `Door.locate`."""

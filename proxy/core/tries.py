@@ -2,7 +2,8 @@
 
 A minted secret has 256 bits and cannot be guessed; one of an owner's own has 16 characters or more. What is bounded
 here is the noise, and the hope. Counted by sandbox and by client address (of IPv6 its /64), so that nobody who guesses
-keeps anybody else out. Counts are forgotten with their window, and the oldest ones when there are very many.
+keeps anybody else out; who has no address to be told by is not counted, see `proxy.gatehouse`. Counts are forgotten
+with their window, and the oldest ones when there are very many.
 """
 
 from typing import Final

@@ -1,6 +1,7 @@
 """Signing in, signing out and a share's link, as browsers and programs meet them; and what must not open anything."""
 
 from collections.abc import Sequence
+from ipaddress import ip_network
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ import trio_websocket
 from actors import Share
 from proxy.core.gate import FORM_BYTES_MAX, PLAIN_COOKIE, SECURE_COOKIE
 from proxy.core.tries import TRIES_MAX, WINDOW_S
+from proxy.options import Options
 from proxy.testing import PreviewEngine, Response, mirror, respond, websocket_echo
 from proxy.testing import preview_engine as make_engine
 
@@ -216,6 +218,58 @@ async def test_guessing_is_bounded_by_address_and_sandbox(autojump_clock: trio.t
         assert await try_it(url, TOKEN, "192.0.2.8") == 303
         await trio.sleep(WINDOW_S)
         assert await try_it(url, TOKEN) == 303
+
+
+async def try_from(engine: PreviewEngine, url: str, token: str, peer: str, trail: Sequence[str] = ()) -> int:
+    """Try to sign in from an address, by way of proxies that say where the request came from; return the status."""
+    client = engine.connect(peer=peer)
+    body = urlencode({"token": token}).encode()
+    said = [("X-Forwarded-For", member) for member in trail]
+    await client.send_request("POST", "/.portico/sign-in", urlsplit(url).netloc, headers=said, body=body)
+    status = (await client.read_response()).status
+    await client.aclose()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("trail", "same", "others"),
+    [
+        (["203.0.113.9"], ["198.51.100.1, 203.0.113.9"], ["203.0.113.10"]),
+        (["203.0.113.9, 192.0.2.8"], ["203.0.113.9"], ["203.0.113.10, 192.0.2.8"]),
+        (["203.0.113.9:4000"], ["203.0.113.9:4001"], ["203.0.113.10:4000"]),
+        (["2001:db8:1:2::3"], ["[2001:db8:1:2::4]:80"], ["2001:db8:1:3::3"]),
+    ],
+)
+async def test_guesses_behind_trusted_proxies_are_counted_by_the_address_that_can_be_believed(
+    trail: list[str], same: list[str], others: list[str]
+) -> None:
+    async with make_engine(options=Options(trusted_proxies=(ip_network("192.0.2.0/24"),))) as engine:
+        url = await gated(engine)
+        for _ in range(TRIES_MAX):
+            assert await try_from(engine, url, "wrong-token-of-mine", "192.0.2.7", trail) == 401
+        assert await try_from(engine, url, TOKEN, "192.0.2.7", same) == 429
+        assert await try_from(engine, url, TOKEN, "192.0.2.7", others) == 303
+
+
+async def test_client_that_is_not_trusted_does_not_say_who_is_counted() -> None:
+    async with make_engine() as engine:
+        url = await gated(engine)
+        for number in range(TRIES_MAX):
+            trail = [f"203.0.113.{number}"]
+            assert await try_from(engine, url, "wrong-token-of-mine", "192.0.2.7", trail) == 401
+        assert await try_from(engine, url, TOKEN, "192.0.2.7", ["203.0.113.99"]) == 429
+
+
+@pytest.mark.parametrize(
+    ("peer", "trail"),
+    [("127.0.0.1", []), ("::1", []), ("", []), ("192.0.2.7", []), ("192.0.2.7", ["unknown"]), ("192.0.2.7", ["x"])],
+)
+async def test_who_cannot_be_told_apart_is_not_kept_out_by_others_guesses(peer: str, trail: list[str]) -> None:
+    async with make_engine(options=Options(trusted_proxies=(ip_network("192.0.2.0/24"),))) as engine:
+        url = await gated(engine)
+        for _ in range(TRIES_MAX + 1):
+            assert await try_from(engine, url, "wrong-token-of-mine", peer, trail) == 401
+        assert await try_from(engine, url, TOKEN, peer, trail) == 303
 
 
 async def test_page_to_sign_in_on_is_shown_to_those_alone_who_have_to(preview_engine: PreviewEngine) -> None:
