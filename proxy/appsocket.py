@@ -140,7 +140,9 @@ class AppSocket:
 
     async def _pass(self, event: Event) -> None:
         if isinstance(event, TextMessage | BytesMessage):
-            self._pieces.append(event)
+            # Frames may be empty, and their size bounds nothing then; the last one tells what kind of message it is.
+            if event.data or event.message_finished:
+                self._pieces.append(event)
             self._size += len(event.data)
             if self._size > MESSAGE_BYTES_MAX:
                 self._code = TOO_BIG

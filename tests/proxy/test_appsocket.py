@@ -8,6 +8,7 @@ import trio
 import trio.testing
 import trio_websocket
 
+from proxy import appsocket
 from proxy.appsocket import MESSAGE_BYTES_MAX
 from proxy.options import Options
 from tests.proxy.ways import OpenEngine
@@ -101,6 +102,33 @@ async def test_message_without_end_is_not_held(open_engine: OpenEngine) -> None:
         with pytest.raises(trio_websocket.ConnectionClosed) as closed:
             await socket.get_message()
         assert code_of(closed.value) == 1009
+
+
+@pytest.mark.parametrize(("opcode", "message"), [(1, "ab"), (2, b"ab")])
+async def test_frames_without_content_are_not_held_and_leave_the_message_whole(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, opcode: int, message: str | bytes
+) -> None:
+    held: list[int] = []
+
+    def note(pieces: list[Any]) -> dict[str, str | bytes]:
+        held.append(len(pieces))
+        return content(pieces)
+
+    content = appsocket._content
+    monkeypatch.setattr(appsocket, "_content", note)
+
+    def frame(first: int, data: bytes = b"") -> bytes:
+        # RFC 6455 section 5.2; masked with zeros, which changes nothing.
+        return bytes([first, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+    async with open_engine(app=echo) as engine, engine.websocket(URL) as socket:
+        empty = frame(0)
+        sent = [frame(opcode), empty * 500, frame(0, b"a"), empty * 500, frame(0, b"b"), empty * 500, frame(0x80)]
+        await socket._stream.send_all(b"".join(sent))
+        assert await socket.get_message() == message
+        await socket.send_message(message[:0])
+        assert await socket.get_message() == message[:0]
+    assert max(held) <= 3
 
 
 async def test_app_that_fails_closes_with_an_error(open_engine: OpenEngine, logged: list[dict[str, object]]) -> None:
