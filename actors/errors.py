@@ -37,6 +37,11 @@ Misuse by the caller's own code raises ValueError, TypeError or RuntimeError as 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Names raise these errors, so this arrow may exist for the type checker only.
+    from actors.sandbox.ids import PreviewToken
 
 
 class PorticoError(Exception):
@@ -166,6 +171,8 @@ class RevocationIncompleteError(PorticoError):
         super().__init__(message)
         self.remaining = remaining
         """How many visits had been told to end and had not."""
+        self.token: PreviewToken | None = None
+        """The preview token that was to be returned: it is in force, and told this once. Not shown by `repr`."""
 
 
 class ContainerError(PorticoError):

@@ -17,7 +17,7 @@ from actors.containers.base import (
     RestartPolicy,
     Run,
 )
-from actors.errors import ProcessNotFoundError, SandboxNotFoundError
+from actors.errors import ProcessNotFoundError, RevocationIncompleteError, SandboxNotFoundError
 from actors.previews import PreviewURL, preview_domain, preview_of, previews_of, public_address
 from actors.processes import Process
 from actors.sandbox.decide import (
@@ -322,10 +322,12 @@ class Sandbox:
 
         Args:
             token: One's own, 16 visible ASCII characters or more; None mints one of 256 bits.
+
+        Raises:
+            RevocationIncompleteError: The token is in force, and is the error's `token`; some visits have not ended.
         """
         secret = _preview_token(token)
-        done = await self._runtime.call(self.id, SetPreviewAuth(secret.digest()))
-        return IssuedToken(secret, done.cut)
+        return await self._issue(secret, SetPreviewAuth(secret.digest()))
 
     async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> "IssuedToken":
         """Replace the bearer token and return the new one, this once.
@@ -336,10 +338,19 @@ class Sandbox:
 
         Raises:
             InvalidNameError: There is no gate, or the token is too weak.
+            RevocationIncompleteError: As `set_preview_auth`.
         """
         _check_seconds("grace", grace)
         secret = _preview_token(token)
-        done = await self._runtime.call(self.id, RotatePreviewAuth(secret.digest(), grace))
+        return await self._issue(secret, RotatePreviewAuth(secret.digest(), grace))
+
+    async def _issue(self, secret: PreviewToken, command: SetPreviewAuth | RotatePreviewAuth) -> "IssuedToken":
+        try:
+            done = await self._runtime.call(self.id, command)
+        except RevocationIncompleteError as error:
+            # What is durable has an owner, who would be locked out without it.
+            error.token = secret
+            raise
         return IssuedToken(secret, done.cut)
 
     # Shares.

@@ -140,7 +140,7 @@ def _carried(known: type[PorticoError], problem: Problem) -> Mapping[str, object
     if issubclass(known, NotListeningError):
         return {"port": problem.port or 0, "tried": ()}
     if issubclass(known, RevocationIncompleteError):
-        return {"remaining": problem.remaining or 0}
+        return {"remaining": problem.remaining or 0, "token": None}
     if issubclass(known, LogCorruptError):
         return {"offset": 0}
     if issubclass(known, DomainNotVerifiedError):

@@ -12,6 +12,7 @@ from actors.errors import (
     InvalidNameError,
     NotListeningError,
     ProcessNotFoundError,
+    RevocationIncompleteError,
     SandboxNotFoundError,
     SandboxStoppedError,
     SecurityError,
@@ -310,3 +311,22 @@ async def test_a_handle_of_a_destroyed_sandbox_says_so() -> None:
             with pytest.raises(SandboxNotFoundError):
                 await call()
         assert await sandbox.destroy() == 0
+
+
+async def test_token_that_is_in_force_is_told_even_if_visits_did_not_end(autojump_clock: MockClock) -> None:
+    async with running() as (runtime, sandbox):
+        exposed = await sandbox.expose_port(8080)
+        bearer: bytes | None = None
+        for change in (sandbox.set_preview_auth, sandbox.rotate_preview_auth):
+            stubborn = await runtime.admit(NAME, VisitRequest(Port(8080), PortToken(exposed.token), bearer))
+            assert isinstance(stubborn, Visit)
+            with pytest.raises(RevocationIncompleteError) as caught:
+                await change()
+            token = caught.value.token
+            assert token is not None
+            assert token.reveal() not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
+            stubborn.end()
+            bearer = token.reveal().encode()
+        visit = await runtime.admit(NAME, VisitRequest(Port(8080), PortToken(exposed.token), bearer))
+        assert isinstance(visit, Visit)
+        visit.end()
