@@ -30,6 +30,8 @@ _REFUSED: Final = {
     ),
     "a link-local address": ("169.254.0.0/16", "fe80::/10"),  # RFC 3927, RFC 4291 section 2.5.6
     "the unspecified address": ("0.0.0.0/8", "::/128"),  # RFC 1122 section 3.2.1.3; the kernel takes it for loopback
+    # RFC 8215: translated within one network, by a layout that only its operator knows.
+    "an address that a network translates": ("64:ff9b:1::/48",),
     "a multicast address": ("224.0.0.0/4", "ff00::/8"),
     "a broadcast or reserved address": ("240.0.0.0/4",),  # RFC 1112 section 4; the last of them is the broadcast
 }
@@ -39,8 +41,15 @@ _NETWORKS: Final = [
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052 section 2.1: the last 32 bits are an IPv4 address, which is where a translator sends it."""
+_TRANSLATED: Final = ipaddress.IPv6Network("::ffff:0:0:0/96")
+"""RFC 2765 section 2.1, obsolete: the same."""
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 """RFC 4291 section 2.5.5.1, deprecated: the same."""
+
+
+_NOT_PUBLIC: Final = tuple(map(ipaddress.IPv6Network, ("fec0::/10", "3fff::/20", "5f00::/16")))
+"""Site-local of old (RFC 3879), documentation (RFC 9637), segment routing (RFC 9602): Python 3.11 takes them for
+global."""
 
 
 class Places:
@@ -74,9 +83,13 @@ class Places:
             for network, reason in _NETWORKS:
                 if one in network:
                     return reason
-        if self._public_only and not all(one.is_global for one in meant):
+        if self._public_only and not all(_is_public(one) for one in meant):
             return "a private address"
         return None
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not any(address in network for network in _NOT_PUBLIC)
 
 
 def _meant(address: Address) -> Sequence[Address]:
@@ -85,6 +98,6 @@ def _meant(address: Address) -> Sequence[Address]:
         return (address,)
     inner = address.ipv4_mapped or address.sixtofour
     # Not ``::`` and ``::1``, which have a meaning of their own.
-    if inner is None and (address in _NAT64 or (address in _COMPATIBLE and int(address) > 1)):
+    if inner is None and (address in _NAT64 or address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1)):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return (address,) if inner is None else (address, inner)

@@ -26,6 +26,7 @@ class Fate(Enum):
     PREVIEW_TOKEN = auto()
     LOCATION = auto()
     SET_COOKIE = auto()
+    CLEAR_SITE_DATA = auto()
 
 
 # RFC 9110 section 7.6.1, RFC 9112 section 6 and Appendix C.2.2, RFC 7540 section 3.2.1.
@@ -72,7 +73,7 @@ _RESPONSE_FATES: Final = {
     b"content-length": Fate.PASS,
     b"upgrade": Fate.PASS,
     b"strict-transport-security": Fate.OWN_HOST_ONLY,
-    b"clear-site-data": Fate.OWN_HOST_ONLY,
+    b"clear-site-data": Fate.CLEAR_SITE_DATA,
     b"service-worker-allowed": Fate.OWN_HOST_ONLY,
 }
 _RESPONSE_PREFIXES_DROPPED: Final = (b"x-accel-", b"portico-", b"x-portico-")

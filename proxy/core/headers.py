@@ -78,6 +78,7 @@ _PLAIN_TAIL_LINES: Final = 5
 """Line ends within what `Forwarding` sets itself behind a plain request's fields."""
 
 _PLAIN_NAME: Final = re.compile(rb"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_CLEARS_SIBLINGS: Final = frozenset((b'"cookies"', b'"clienthints"', b'"*"', b"*", b"cookies"))
 _LOOPBACK: Final = (b"localhost", b"127.0.0.1")
 
 
@@ -297,6 +298,9 @@ class Forwarding:
             if is_gate_cookie(field[2]):
                 return None
             return (field[0], field[1], narrowed_cookie(field[2], host=self._public_host, domain=self._domain))
+        if fate is Fate.CLEAR_SITE_DATA and not self._on_base_domain:
+            kept = narrowed_clearing(field[2])
+            return (field[0], field[1], kept) if kept else None
         if fate is Fate.OWN_HOST_ONLY and not self._on_base_domain:
             # On a preview's own hostname these bind nobody else. On the base domain, which answers for a
             # preview when `Portico-Preview` asks for it, they would bind every preview there is.
@@ -357,6 +361,16 @@ def is_gate_cookie(value: bytes) -> bool:
     A cookie without a name (``=__Host-portico-x=1``) comes back as its bare value.
     """
     return value.lstrip(b" \t=").lower().startswith(_GATE_PREFIXES)
+
+
+def narrowed_clearing(value: bytes) -> bytes:
+    """Return a ``Clear-Site-Data`` value that clears nothing of sibling previews; ``b""`` if nothing else was in it.
+
+    Cookies are cleared for the whole registrable domain (Clear Site Data, section 4.2.2): one preview would sign the
+    visitors of all others out. Everything, and the client hints that go with the cookies, includes them.
+    """
+    kept = [member for member in value.split(b",") if member.strip(b" \t").lower() not in _CLEARS_SIBLINGS]
+    return b",".join(kept).strip(b" \t")
 
 
 def narrowed_cookie(value: bytes, *, host: bytes, domain: bytes) -> bytes:

@@ -23,6 +23,7 @@ REFUSED = [
     ("224.0.0.1", "a multicast address"),
     ("ff02::1", "a multicast address"),
     ("255.255.255.255", "a broadcast or reserved address"),
+    ("64:ff9b:1::a9fe:a9fe", "an address that a network translates"),
 ]
 ALLOWED = ["127.0.0.1", "::1", "fec0::1", "10.0.0.5", "192.168.1.1", "100.64.0.1", "192.0.2.1", "fd00::5"]
 
@@ -41,7 +42,7 @@ def in_ipv6(address: ipaddress.IPv4Address) -> list[str]:
     number = int(address)
     high, low = number >> 16, number & 0xFFFF
     compatible = [f"::{address}"] if number > 1 else []
-    return [f"::ffff:{address}", f"64:ff9b::{address}", f"2002:{high:x}:{low:x}::1", *compatible]
+    return [f"::ffff:{address}", f"64:ff9b::{address}", f"::ffff:0:{address}", f"2002:{high:x}:{low:x}::1", *compatible]
 
 
 @given(st.ip_addresses(v=4))
@@ -72,6 +73,7 @@ def test_ipv4_network_that_is_allowed_holds_for_its_ipv6_spellings() -> None:
 
 
 PRIVATE = "127.0.0.1 ::1 10.0.0.5 192.168.1.1 172.16.0.1 100.64.0.1 fd00::5 ::ffff:10.0.0.5 64:ff9b::10.0.0.5"
+PRIVATE += " fec0::1 3fff::1 5f00::1 ::ffff:0:127.0.0.1"
 
 
 @pytest.mark.parametrize("address", PRIVATE.split())

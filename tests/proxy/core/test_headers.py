@@ -334,7 +334,7 @@ def test_response_passes_in_order_and_byte_for_byte() -> None:
         ("Set-Cookie", "b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
         ("Access-Control-Allow-Origin", "https://a.example"),
         ("Strict-Transport-Security", "max-age=1; includeSubDomains"),
-        ("Clear-Site-Data", '"cookies"'),
+        ("Clear-Site-Data", '"cache", "storage"'),
         ("X-Accel-Buffering", "no"),
         ("Upgrade", "websocket"),
     ]
@@ -554,6 +554,19 @@ ASKED = ("Access-Control-Request-Method", "PUT")
 )
 def test_preflight_is_known_by_method_and_field(method: bytes, pairs: list[tuple[str, str]], expected: bool) -> None:
     assert is_preflight(RequestHead(method, b"/", b"1.1", fields(*pairs))) is expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('"cache", "cookies", "storage"', '"cache", "storage"'),
+        ('"cookies"', None),
+        ('"*"', None),
+        ('"Cookies" , "executionContexts"', '"executionContexts"'),
+    ],
+)
+def test_preview_clears_no_cookies_of_its_siblings(sent: str, kept: str | None) -> None:
+    assert answered(("Clear-Site-Data", sent)) == ([] if kept is None else [("Clear-Site-Data", kept)])
 
 
 # Plain requests, written in one step.
