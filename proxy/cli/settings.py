@@ -33,7 +33,11 @@ class SettingsFlags:
     log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None
     log_format: Annotated[str | None, Parameter(help="console or json.")] = None
     access_log: Annotated[
-        str | None, Parameter(help="A file for a line of JSON about each request; - is standard output. Default: none.")
+        str | None,
+        Parameter(
+            help="A file for a line of JSON about each request; - is standard output. Default: none.",
+            allow_leading_hyphen=True,
+        ),
     ] = None
     head_bytes_max: Annotated[int | None, Parameter(help="Bytes in a request or response head.")] = None
     fields_max: Annotated[int | None, Parameter(help="Fields in a head.")] = None
@@ -42,6 +46,9 @@ class SettingsFlags:
     upstream_idle_timeout_s: Annotated[float | None, Parameter(help="For an idle connection to a service.")] = None
     connect_timeout_s: Annotated[float | None, Parameter(help="For a service to accept.")] = None
     response_timeout_s: Annotated[float | None, Parameter(help="For a service to begin its response.")] = None
+    stalled_timeout_s: Annotated[
+        float | None, Parameter(help="For a stream on which nothing moves although something is to be handed over.")
+    ] = None
     wake_timeout_s: Annotated[float | None, Parameter(help="For a sandbox to wake.")] = None
     connections_max: Annotated[int | None, Parameter(help="Client connections at once.")] = None
     connections_per_address_max: Annotated[

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Final
 
 from proxy.core.diagnosis import Finding, NoReply, Reply, Silence, Step, Target, failed, ok, skipped
+from proxy.core.served import shown_path
 from proxy.core.symptoms import host_check, judge_host_check
 
 APART_S: Final = 0.05
@@ -60,7 +61,7 @@ def judge_websocket(target: Target, said: Upgraded | BadAccept | Reply | NoReply
         path: Where it was tried.
         named: Whether somebody said that there is one; if not, an ordinary answer means nothing.
     """
-    where = path.partition("?")[0]
+    where = shown_path(path.encode())
     step = Step.WEBSOCKET
     match said:
         case Upgraded(pong=True):
@@ -125,7 +126,7 @@ def _judge_refusal(target: Target, said: Reply, where: str, *, named: bool) -> F
 
 def judge_events(target: Target, said: Stream | Reply | NoReply, *, path: str, named: bool) -> Finding:
     """Say whether an event stream arrives piece by piece; `path` and `named` as of `judge_websocket`."""
-    where = path.partition("?")[0]
+    where = shown_path(path.encode())
     step = Step.EVENTS
     match said:
         case Stream():

@@ -85,3 +85,11 @@ def test_event_stream_is_judged_by_when_its_pieces_came(
     assert found.outcome is outcome
     assert words in f"{found.text} {found.mend}"
     assert "secret" not in f"{found.text} {found.mend}"
+
+
+def test_secret_of_a_share_is_in_no_finding() -> None:
+    link = "/.portico/share/hush?x=hush"
+    for named in (False, True):
+        for judge in (judge_websocket, judge_events):
+            found = judge(TARGET, NoReply(Silence.TIMEOUT, 1.0), path=link, named=named)
+            assert "hush" not in repr(found)
