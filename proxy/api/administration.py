@@ -41,7 +41,7 @@ class Explain(schemas.Request, frozen=True, kw_only=True):
 
 async def create_key(call: Call) -> Reply:
     body: schemas.CreateKey = call.body
-    key, text = await trio.to_thread.run_sync(call.ground.ring.create, body.name, body.scope)
+    key, text = await trio.to_thread.run_sync(partial(call.ground.ring.create, body.name, body.scope, by=call.key))
     shown = shown_key(key)
     return Reply(
         201,
@@ -57,7 +57,7 @@ async def revoke_key(call: Call) -> Reply:
     key_id = call.path["key"]
     if key_id in (ENVIRONMENT_ID, LOCAL_ID):
         raise ProblemError(409, "KEY_NOT_KEPT", "that key is in no file: it ends with the server")
-    if not await trio.to_thread.run_sync(call.ground.ring.revoke, key_id):
+    if not await trio.to_thread.run_sync(partial(call.ground.ring.revoke, key_id, by=call.key)):
         raise ProblemError(404, NOT_FOUND, "there is no such key")
     return Reply(204)
 

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors import where_raised
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
-from proxy.api.entrance import authenticate, enter
+from proxy.api.entrance import authenticate, check_still_held, enter
 from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Written
 from proxy.api.keys import KeyRecord, Scope
 from proxy.api.problems import INTERNAL, NOT_FOUND, ProblemError, invalid, problem_of
@@ -88,6 +88,8 @@ class Api:
             return _response(_written(_problem(error)))
 
     async def _carry_out(self, operation: Operation, call: Call, request: Request, raw: bytes) -> Response:
+        # Its content may have taken long to come, and the key may be gone by now.
+        check_still_held(self.ground, call.key)
         given = request.headers.getlist("idempotency-key")
         if not given or not operation.changes:
             return _as_response(await operation.handler(call))
@@ -96,6 +98,7 @@ class Api:
 
         async def answer() -> Written:
             try:
+                check_still_held(self.ground, call.key)
                 return _as_written(await operation.handler(call))
             except Exception as error:  # noqa: BLE001  # a refusal is an answer, to be repeated like any other
                 return _written(_problem(error))
@@ -106,6 +109,9 @@ class Api:
             written, repeated = await self._answers.once(call.key.id, given[0], fingerprint, answer)
         except KeyReusedError as error:
             raise ProblemError(422, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
+        if repeated:
+            # It may have waited long for the first one, whose answer may hold secrets.
+            check_still_held(self.ground, call.key)
         return _response(written, {"Idempotency-Replayed": "true"} if repeated else {})
 
 

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection, Request
 
 from actors import InvalidNameError, Port, SandboxId
 from proxy.api.calls import Call, Ground, Need, Operation
-from proxy.api.keys import KeyRecord, Scope
+from proxy.api.keys import KeyFileError, KeyRecord, Scope
 from proxy.api.problems import NOT_FOUND, TIMEOUT, ProblemError, invalid
 
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -22,6 +22,9 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 
 BODY_S: Final = 30.0
 """For a whole body to come."""
+
+LOOK_S: Final = 1.0
+"""How often the key of a stream is looked up while nothing goes over it: it may be revoked by another process."""
 
 PART_LENGTH_MAX: Final = 255
 """Of a part of a path, such as a process's id."""
@@ -49,6 +52,26 @@ def authenticate(ground: Ground, connection: HTTPConnection, *, in_query: bool =
     if found is None:
         raise ProblemError(403, "INVALID_API_KEY", "invalid API key")
     return found
+
+
+def check_still_held(ground: Ground, key: KeyRecord) -> None:
+    """Raise ProblemError if a key has been revoked since it was found; KeyFileError: nobody can tell."""
+    if not ground.ring.holds(key):
+        raise ProblemError(403, "INVALID_API_KEY", "invalid API key")
+
+
+def is_still_held(ground: Ground, key: KeyRecord) -> bool:
+    """Say whether what goes on with a key may go on: not if it was revoked, nor if nobody can tell."""
+    try:
+        return ground.ring.holds(key)
+    except KeyFileError:
+        return False
+
+
+async def wait_revoked(ground: Ground, key: KeyRecord) -> None:
+    """Return when a key is not held any more, at most `LOOK_S` later."""
+    while is_still_held(ground, key):  # noqa: ASYNC110  # what other processes do to a file sets no event
+        await trio.sleep(LOOK_S)
 
 
 def key_text(own: list[str], authorization: list[str]) -> str | None:

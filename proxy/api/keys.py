@@ -49,6 +49,10 @@ class KeyFileError(Exception):
     """The file of keys cannot be read or written; until it is mended nobody is let in."""
 
 
+class KeyGoneError(Exception):
+    """The key that a change is asked for with was revoked meanwhile."""
+
+
 class KeysFullError(Exception):
     """There are as many keys as there may be."""
 
@@ -98,6 +102,12 @@ class _File(Struct, frozen=True):
     keys: list[KeyRecord]
 
 
+class _Known(Struct, frozen=True):
+    seen: tuple[int, int, int] | None
+    """What the file was when it was read: (inode, time of change, size); None: it was not there."""
+    keys: tuple[KeyRecord, ...]
+
+
 class KeyRing:
     """The keys of one data folder. Calls block for a moment, on the disk, but for `find`, whose look is cheap."""
 
@@ -124,9 +134,8 @@ class KeyRing:
                     f"an API key has {OWN_KEY_LENGTH_MIN} to {OWN_KEY_LENGTH_MAX} visible ASCII characters, no spaces"
                 )
             self._own = KeyRecord(ENVIRONMENT_ID, "PORTICO_API_KEY", "admin", time.time(), _digest(own_key))
-        # What the file was when it was read last: (inode, time of change, size); None: it was not there.
-        self._seen: tuple[int, int, int] | None = None
-        self._keys: tuple[KeyRecord, ...] = ()
+        # One value, and so exchanged at once: threads read it too.
+        self._known = _Known(None, ())
 
     def find(self, text: str) -> KeyRecord | None:
         """Return the key with that text; None if there is none (any more).
@@ -136,31 +145,42 @@ class KeyRing:
         Raises:
             KeyFileError: Nobody can tell.
         """
-        self._refresh()
         digest = _digest(text[: OWN_KEY_LENGTH_MAX + 1])
         found = None
-        for key in self._all() if self._local is None else (*self._all(), self._local):
+        for key in self._all():
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found
 
+    def holds(self, key: KeyRecord) -> bool:
+        """Say whether a key that was found is still there, whoever may have revoked it; KeyFileError: nobody can tell.
+
+        As cheap as a look at the file's status.
+        """
+        return key in self._all()
+
     def records(self) -> list[KeyRecord]:
         """Return the keys, oldest first; KeyFileError if they cannot be read."""
-        self._refresh()
-        return list(self._all())
+        return [key for key in self._all() if key is not self._local]
 
-    def create(self, name: str, scope: str) -> tuple[KeyRecord, str]:
+    def create(self, name: str, scope: str, *, by: KeyRecord | None = None) -> tuple[KeyRecord, str]:
         """Make a key, durably; return it and its text, which is not kept.
+
+        Args:
+            name: For people.
+            scope: See `Scope.parse`.
+            by: The key with which it is asked for: it must not be gone, or it would live on in the new one.
 
         Raises:
             ValueError: There is no such scope.
-            KeysFullError, KeyFileError.
+            KeysFullError, KeyGoneError, KeyFileError.
         """
         Scope.parse(scope)
-        with self._locked():
-            if len(self._keys) >= KEYS_MAX:
+        with self._locked() as known:
+            self._check_by(by)
+            if len(known.keys) >= KEYS_MAX:
                 raise KeysFullError(f"there are {KEYS_MAX} keys, and that is as many as there may be: revoke one")
-            return self._add(name, scope)
+            return self._add(known, name, scope)
 
     def create_first(self, name: str = "first") -> tuple[KeyRecord, str] | None:
         """Make a key with scope ``admin`` if there is no key at all; None if there is one.
@@ -170,34 +190,46 @@ class KeyRing:
         """
         if self._own is not None:
             return None
-        with self._locked():
+        with self._locked() as known:
             # A file without keys says that somebody has revoked the last one, and means it.
-            return None if self._seen is not None else self._add(name, "admin")
+            return None if known.seen is not None else self._add(known, name, "admin")
 
-    def revoke(self, key_id: str) -> bool:
+    def revoke(self, key_id: str, *, by: KeyRecord | None = None) -> bool:
         """Forget a key, durably; False if there is none of that id.
 
+        Args:
+            key_id: Which.
+            by: The key with which it is asked for.
+
         Raises:
+            KeyGoneError: `by` was revoked itself, which must not be answered by revoking the others.
             KeyFileError: It cannot be forgotten.
         """
-        with self._locked():
-            left = [key for key in self._keys if key.id != key_id]
-            if len(left) == len(self._keys):
+        with self._locked() as known:
+            self._check_by(by)
+            left = [key for key in known.keys if key.id != key_id]
+            if len(left) == len(known.keys):
                 return False
             self._write(left)
             return True
 
-    def _all(self) -> tuple[KeyRecord, ...]:
-        return self._keys if self._own is None else (self._own, *self._keys)
+    def _check_by(self, by: KeyRecord | None) -> None:
+        if by is not None and not self.holds(by):
+            raise KeyGoneError("that API key was revoked")
 
-    def _add(self, name: str, scope: str) -> tuple[KeyRecord, str]:
+    def _all(self) -> tuple[KeyRecord, ...]:
+        own = () if self._own is None else (self._own,)
+        local = () if self._local is None else (self._local,)
+        return (*own, *self._refresh().keys, *local)
+
+    def _add(self, known: "_Known", name: str, scope: str) -> tuple[KeyRecord, str]:
         text = "pk_" + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).rstrip(b"=").decode("ascii")
         key = KeyRecord(f"key-{secrets.token_hex(4)}", name, scope, time.time(), _digest(text))
-        self._write([*self._keys, key])
+        self._write([*known.keys, key])
         return key, text
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator["_Known"]:
         """Hold the file for a change, with what it holds read."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,18 +238,18 @@ class KeyRing:
             raise KeyFileError(f"{self._folder / LOCK_NAME}: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._refresh()
-            yield
+            yield self._refresh()
         finally:
             os.close(lock)
 
-    def _refresh(self) -> None:
-        """Read the file if it is another than the one that was read last."""
+    def _refresh(self) -> "_Known":
+        """Return what the file holds: read, if it is another than the one that was read last."""
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if seen == self._seen:
-                return
+            known = self._known
+            if seen == known.seen:
+                return known
             if found.st_size > FILE_BYTES_MAX:
                 raise KeyFileError(f"{self._path}: is too large to be a file of keys")
             file = msgspec.json.decode(self._path.read_bytes(), type=_File)
@@ -226,16 +258,17 @@ class KeyRing:
             for key in file.keys:
                 Scope.parse(key.scope)
         except FileNotFoundError:
-            self._seen, self._keys = None, ()
-            return
+            self._known = known = _Known(None, ())
+            return known
         except OSError as error:
-            self._seen, self._keys = None, ()
+            self._known = _Known(None, ())
             raise KeyFileError(f"{self._path}: {error.strerror}") from error
         except (msgspec.DecodeError, ValueError) as error:
             # Fail closed, and again at each look, until somebody mends it.
-            self._seen, self._keys = None, ()
+            self._known = _Known(None, ())
             raise KeyFileError(f"{self._path}: is no file of keys") from error
-        self._seen, self._keys = seen, tuple(file.keys)
+        self._known = known = _Known(seen, tuple(file.keys))
+        return known
 
     def _write(self, keys: list[KeyRecord]) -> None:
         new = self._path.with_suffix(".new")

@@ -8,15 +8,18 @@ A frame is a binary message, of which the first byte says what the rest is::
 """
 
 import struct
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import trio
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors import SandboxNotFoundError
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
-from proxy.api.entrance import authenticate, check_path
-from proxy.api.keys import Scope
+from proxy.api.entrance import authenticate, check_path, check_still_held, is_still_held, wait_revoked
+from proxy.api.keys import KeyRecord, Scope
 from proxy.api.opencomputer_schemas import OcCommand, OcKill, OcPolled, OcResult, OcRunning, OcSession
 from proxy.api.present import shown_time
 from proxy.api.problems import TIMEOUT, ProblemError
@@ -27,6 +30,10 @@ AT_ONCE_S: Final = 0.4
 
 EXIT: Final = 3
 SCROLLBACK_END: Final = 4
+POLICY_VIOLATION: Final = 1008
+"""Closes what a revoked key had open (RFC 6455 section 7.4.1)."""
+CLOSE_S: Final = 1.0
+"""For a client to take that; one that reads nothing is cut off without."""
 INPUT_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -98,15 +105,23 @@ class Commands:
         session = self._sessions.find((await ground.runtime.find_sandbox(path["id"])).id, path["exec"])
         if session is None:
             raise ProblemError(404, "NOT_FOUND", "exec session not found")
+        check_still_held(ground, key)
         await socket.accept()
         session.attached += 1
+        may_go_on = partial(is_still_held, ground, key)
+        revoked = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_read_input, socket, session, nursery.cancel_scope)
-                await _send_output(socket, session)
+                nursery.start_soon(_read_input, socket, session, may_go_on, nursery.cancel_scope)
+                nursery.start_soon(_cancel_when_revoked, ground, key, nursery.cancel_scope)
+                await _send_output(socket, session, may_go_on)
                 nursery.cancel_scope.cancel()
+            revoked = not may_go_on()
         finally:
             session.attached -= 1
+        if revoked and socket.application_state is WebSocketState.CONNECTED:
+            with trio.move_on_after(CLOSE_S), suppress(WebSocketDisconnect, OSError, RuntimeError):
+                await socket.close(POLICY_VIOLATION)
 
     async def _start(self, call: Call) -> Session:
         body: OcCommand = call.body
@@ -161,11 +176,18 @@ class Commands:
         )  # fmt: skip
 
 
-async def _read_input(socket: WebSocket, session: Session, both: trio.CancelScope) -> None:
+async def _cancel_when_revoked(ground: Ground, key: KeyRecord, both: trio.CancelScope) -> None:
+    await wait_revoked(ground, key)
+    both.cancel()
+
+
+async def _read_input(
+    socket: WebSocket, session: Session, may_go_on: Callable[[], bool], both: trio.CancelScope
+) -> None:
     try:
         while True:
             event = await socket.receive()
-            if event["type"] == "websocket.disconnect":
+            if event["type"] == "websocket.disconnect" or not may_go_on():
                 break
             data = event.get("bytes") or b""
             if data and data[0] == Stream.STDIN:
@@ -176,11 +198,13 @@ async def _read_input(socket: WebSocket, session: Session, both: trio.CancelScop
     both.cancel()
 
 
-async def _send_output(socket: WebSocket, session: Session) -> None:
+async def _send_output(socket: WebSocket, session: Session, may_go_on: Callable[[], bool]) -> None:
     number = 0
     told_end = False
     while True:
         for piece in session.pieces_from(number):
+            if not may_go_on():
+                return
             await socket.send_bytes(bytes((piece.stream,)) + piece.data)
             number = piece.number + 1
         if not told_end:

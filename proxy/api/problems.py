@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from actors import PorticoError, RetryableError
-from proxy.api.keys import KeyFileError, KeysFullError
+from proxy.api.keys import KeyFileError, KeyGoneError, KeysFullError
 
 RETRY_AFTER_S: Final = 1
 
@@ -58,6 +58,8 @@ def problem_of(error: Exception) -> ProblemError | None:
         return error
     if isinstance(error, RetryableError):
         return ProblemError(503, error.code, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+    if isinstance(error, KeyGoneError):
+        return ProblemError(403, "INVALID_API_KEY", "invalid API key")
     if isinstance(error, KeysFullError):
         return ProblemError(409, "TOO_MANY_KEYS", str(error))
     if isinstance(error, KeyFileError):

@@ -102,3 +102,21 @@ async def test_head_is_get_without_content(stage: Stage) -> None:
     await client.send_request("HEAD", "/healthz", "example.com")
     response = await client.read_response("HEAD")
     assert (response.status, response.body) == (200, b"")
+
+
+@pytest.mark.parametrize("fields", [[], [("Idempotency-Key", "k1")]])
+async def test_call_whose_key_is_revoked_while_its_content_comes_is_not_carried_out(
+    stage: Stage, fields: list[tuple[str, str]]
+) -> None:
+    record, key = stage.ring.create("leaver", "admin")
+    client = stage.engine.connect()
+    body = b'{"name": "heir", "scope": "admin"}'
+    headers = [("X-API-Key", key), ("Content-Length", str(len(body))), *fields]
+    await client.send_request("POST", "/v1/keys", "example.com", headers=headers)
+    await client.send(body[:5])
+    await stage.engine.settle()
+    await stage.got("DELETE", f"/v1/keys/{record.id}", status=204)
+    await client.send(body[5:])
+    response = await client.read_response()
+    assert (response.status, response.code) == (403, "INVALID_API_KEY")
+    assert [found.name for found in stage.ring.records()] == ["PORTICO_API_KEY"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.api.keys import FILE_NAME, KEYS_MAX, KeyFileError, KeyRing, KeysFullError, Scope
+from proxy.api.keys import FILE_NAME, KEYS_MAX, KeyFileError, KeyGoneError, KeyRing, KeysFullError, Scope
 
 
 def test_key_is_found_by_its_text_and_by_nothing_else(tmp_path: Path) -> None:
@@ -136,3 +136,17 @@ def test_key_of_this_machine_opens_all_and_is_listed_nowhere(tmp_path: Path) -> 
     assert ring.records() == []
     # Whoever comes from elsewhere still needs a key of their own.
     assert ring.create_first() is not None
+
+
+def test_key_that_is_gone_makes_and_revokes_no_other(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    gone, _ = ring.create("gone", "admin")
+    other, _ = ring.create("other", "admin")
+    assert ring.holds(gone)
+    assert KeyRing(tmp_path).revoke(gone.id)
+    assert not ring.holds(gone)
+    with pytest.raises(KeyGoneError):
+        ring.create("heir", "admin", by=gone)
+    with pytest.raises(KeyGoneError):
+        ring.revoke(other.id, by=gone)
+    assert ring.records() == [other]

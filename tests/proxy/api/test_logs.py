@@ -5,6 +5,7 @@ import trio.testing
 
 from actors import SandboxId
 from actors.testing.containers import FakeProcess
+from proxy.api.keys import KeyRing
 from tests.proxy.api.stage import ADMIN, Stage
 
 AT = "/v1/sandboxes/my-app"
@@ -49,3 +50,18 @@ async def test_process_that_is_not_there_has_no_log(stage: Stage) -> None:
     await stage.make()
     await stage.refused(404, "PROCESS_NOT_FOUND", "GET", f"{AT}/processes/web/logs")
     await stage.refused(400, "INVALID_REQUEST", "GET", f"{AT}/processes/web/logs?follow=perhaps")
+
+
+async def test_follower_is_cut_off_when_its_key_is_revoked_on_the_command_line(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    await stage.make()
+    await stage.got("POST", f"{AT}/processes", {"command": "serve", "id": "web"}, status=201)
+    record, key = stage.ring.create("follower", "read")
+    url = f"https://example.com{AT}/processes/web/logs?follow=true"
+    async with stage.engine.open("GET", url, headers=[("X-API-Key", key)]) as client:
+        await client.read_head()
+        # Another ring on the same file, as another process has it.
+        assert KeyRing(stage.ring._folder).revoke(record.id)
+        await trio.sleep(5)
+        assert not stage.engine.router.connections

@@ -142,3 +142,19 @@ async def test_key_that_may_only_look_may_not_talk(at: tuple[Stage, str]) -> Non
     await stage.refused(403, "FORBIDDEN", "POST", f"{path}/run", {"cmd": "true"}, key=key)
     await stage.refused(404, "NOT_FOUND", "GET", f"{path}/es-nobody/result")
     await stage.refused(404, "NOT_FOUND", "POST", f"{path}/es-nobody/kill")
+
+
+async def test_key_that_was_revoked_talks_no_more(at: tuple[Stage, str]) -> None:
+    stage, path = at
+    session = await stage.got("POST", path, {"cmd": "cat"}, status=201)
+    record, key = stage.ring.create("talker", "admin")
+    url = f"wss://example.com{path}/{session['sessionID']}"
+    async with stage.engine.websocket(f"{url}?api_key={key}") as socket:
+        assert await socket.get_message() == b"\x04"
+        await stage.got("DELETE", f"/v1/keys/{record.id}", status=204)
+        await socket.send_message(b"\x00too late\n")
+        assert await frames(socket) == []
+        assert socket.closed is not None
+        assert socket.closed.code == 1008
+    assert (await stage.got("GET", path))[0]["running"]
+    await stage.got("POST", f"{path}/{session['sessionID']}/kill", {}, status=204)
