@@ -269,7 +269,8 @@ _OPENINGS: Final[Sequence[Sequence[Command]]] = ((), (ExposePort(PORTS[0], minte
 # stopped one, what is left can still be taken back.
 _ENDINGS: Final[Sequence[Sequence[Command]]] = (
     *[(BeginRun("run-1"),)] * 5,
-    *[(Hibernate(),)] * 2,
+    *[(BeginRun("run-1"), Hibernate())] * 2,
+    (Hibernate(),),
     (StopSandbox(),),
     (StopSandbox(), UnexposePort(PORTS[0])),
     (DestroySandbox(),),
