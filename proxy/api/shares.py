@@ -20,18 +20,25 @@ async def create_share(call: Call) -> Reply:
 
 
 async def list_shares(call: Call) -> Reply:
-    shares = await (await call.sandbox()).list_shares(call.port)
+    shares = await (await call.sandbox()).list_shares(_port(call))
     return Reply(200, schemas.ShareList(shares=[shown_share(share) for share in shares]))
 
 
 async def revoke_share(call: Call) -> Reply:
     sandbox, wanted = await call.sandbox(), call.path["share"]
-    if not any(share.id == wanted for share in await sandbox.list_shares(call.port)):
-        raise ShareNotFoundError("this port has no such share (any more)")
+    if not any(share.id == wanted for share in await sandbox.list_shares(_port(call))):
+        place = "sandbox" if _port(call) is None else "port"
+        raise ShareNotFoundError(f"this {place} has no such share (any more)")
     return Reply(200, schemas.Closed(closed=await sandbox.revoke_share(wanted)))
 
 
+def _port(call: Call) -> int | None:
+    """Return the port in the path; None: all of them, those that are open without being exposed too."""
+    return call.port if "port" in call.path else None
+
+
 _AT: Final = "/v1/sandboxes/{id}/ports/{port}/shares"
+_ALL: Final = "/v1/sandboxes/{id}/shares"
 
 OPERATIONS: Final = (
     Operation(
@@ -60,6 +67,26 @@ OPERATIONS: Final = (
         f"{_AT}/{{share}}",
         "revokeShare",
         "Take a link back; answered once the streams that came by it are cut.",
+        revoke_share,
+        Need.CHANGE,
+        {200: schemas.Closed},
+        (404,),
+    ),
+    Operation(
+        "GET",
+        _ALL,
+        "listAllShares",
+        "List the links of all ports that stand, without their secrets.",
+        list_shares,
+        Need.LOOK,
+        {200: schemas.ShareList},
+        (404,),
+    ),
+    Operation(
+        "DELETE",
+        f"{_ALL}/{{share}}",
+        "revokeAnyShare",
+        "Take a link back, whatever its port; answered once the streams that came by it are cut.",
         revoke_share,
         Need.CHANGE,
         {200: schemas.Closed},

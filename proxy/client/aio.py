@@ -275,23 +275,15 @@ class AsyncSandbox:
         return await self._client.send(calls.share(self.id, port, expires_in, once))
 
     async def list_shares(self, port: int | None = None) -> list[schemas.Share]:
-        """Return the links in force, of one port or of all that are exposed."""
-        ports = [port] if port is not None else [found.port for found in await self.get_exposed_ports()]
-        found: list[schemas.Share] = []
-        for number in ports:
-            found += (await self._client.send(calls.list_shares(self.id, number))).shares
-        return found
+        """Return the links in force, of one port or of all."""
+        return (await self._client.send(calls.list_shares(self.id, port))).shares
 
     async def revoke_share(self, id: str) -> int:  # noqa: A002 - the published name
         """Take a link back; return how many live visits that cut. One that is not there (any more) is no error."""
-        for shared in await self.list_shares():
-            if shared.id == id:
-                try:
-                    return (await self._client.send(calls.revoke_share(self.id, shared.port, id))).closed
-                except ShareNotFoundError:
-                    # It has ended since it was listed.
-                    return 0
-        return 0
+        try:
+            return (await self._client.send(calls.revoke_share(self.id, id))).closed
+        except ShareNotFoundError:
+            return 0
 
     async def create_preview_url(self, port: int, domain: str | None = None) -> calls.PreviewURL:
         """Give a port a preview, any port of a sandbox with open ports; one that has it already keeps it."""

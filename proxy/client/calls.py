@@ -187,14 +187,15 @@ def share(sandbox: str, port: int, expires_in: float, once: bool) -> Call[schema
     return Call("POST", _port(sandbox, port, "/shares"), schemas.Share, body)
 
 
-def list_shares(sandbox: str, port: int) -> Call[schemas.ShareList]:
-    """Ask for the links of a port."""
-    return Call("GET", _port(sandbox, port, "/shares"), schemas.ShareList)
+def list_shares(sandbox: str, port: int | None) -> Call[schemas.ShareList]:
+    """Ask for the links of a port, or of all."""
+    path = _sandbox(sandbox, "/shares") if port is None else _port(sandbox, port, "/shares")
+    return Call("GET", path, schemas.ShareList)
 
 
-def revoke_share(sandbox: str, port: int, share_id: str) -> Call[schemas.Closed]:
+def revoke_share(sandbox: str, share_id: str) -> Call[schemas.Closed]:
     """Take a link back."""
-    return Call("DELETE", _port(sandbox, port, f"/shares/{segment(share_id)}"), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
+    return Call("DELETE", _sandbox(sandbox, f"/shares/{segment(share_id)}"), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
 
 
 class PreviewURL(Struct, frozen=True, kw_only=True, rename={"sandbox": "sandboxId", "created_at": "createdAt"}):

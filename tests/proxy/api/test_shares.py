@@ -22,6 +22,19 @@ async def test_share_opens_a_private_preview_until_it_is_revoked(stage: Stage) -
     await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"{AT}/shares/{share['id']}")
 
 
+async def test_share_of_a_port_that_is_open_but_not_exposed_is_found_and_revoked(stage: Stage) -> None:
+    await stage.make("sb-1a2b3c4d", open_ports=True)
+    await stage.make("other")
+    at = "/v1/sandboxes/sb-1a2b3c4d"
+    share = await stage.got("POST", f"{at}/ports/8080/shares", {"expires_in": 60}, status=201)
+    assert (await stage.got("GET", f"{at}/shares"))["shares"] == [{**share, "url": None}]
+    await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"{at}/ports/8081/shares/{share['id']}")
+    await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"/v1/sandboxes/other/shares/{share['id']}")
+    assert await stage.got("DELETE", f"{at}/shares/{share['id']}") == {"closed": 0}
+    assert (await stage.got("GET", f"{at}/shares"))["shares"] == []
+    await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"{at}/shares/{share['id']}")
+
+
 async def test_port_that_is_not_exposed_cannot_be_shared(stage: Stage) -> None:
     await stage.make()
     await stage.refused(409, "NOT_EXPOSED", "POST", f"{AT}/shares", {"expires_in": 60})

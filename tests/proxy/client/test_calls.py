@@ -31,8 +31,8 @@ SAMPLES: list[tuple[Call[object], str, str]] = [
     (calls.unexpose_port("my-app", 8080, 2), "DELETE", "/v1/sandboxes/my-app/ports/8080"),
     (calls.list_ports("my-app"), "GET", "/v1/sandboxes/my-app/ports"),
     (calls.share("my-app", 8080, 60, True), "POST", "/v1/sandboxes/my-app/ports/8080/shares"),
-    (calls.list_shares("my-app", 8080), "GET", "/v1/sandboxes/my-app/ports/8080/shares"),
-    (calls.revoke_share("my-app", 8080, "sh-1"), "DELETE", "/v1/sandboxes/my-app/ports/8080/shares/sh-1"),
+    (calls.list_shares("my-app", None), "GET", "/v1/sandboxes/my-app/shares"),
+    (calls.revoke_share("my-app", "sh-1"), "DELETE", "/v1/sandboxes/my-app/shares/sh-1"),
     (calls.create_preview_url("my-app", 80, None), "POST", "/api/sandboxes/my-app/preview"),
     (calls.list_preview_urls("my-app"), "GET", "/api/sandboxes/my-app/preview"),
     (calls.delete_preview_url("my-app", 80), "DELETE", "/api/sandboxes/my-app/preview/80"),
@@ -73,6 +73,10 @@ def test_every_operation_has_a_sample() -> None:
         if function.__module__ == calls.__name__ and not name.startswith("_") and name != "segment"
     ]
     assert len(made) == len(SAMPLES)
+
+
+def test_links_of_one_port_are_asked_for_at_the_port() -> None:
+    assert calls.list_shares("my-app", 8080).path == "/v1/sandboxes/my-app/ports/8080/shares"
 
 
 def test_container_may_be_a_kind_or_a_spec() -> None:
