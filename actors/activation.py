@@ -290,7 +290,9 @@ class Activation:
         if isinstance(command, Hibernate):
             pull(ended)
             falling = self.runs.fall_asleep(run) if run is not None else None
-            self._children.start(self.endings.finish_sleep, message.reply, self.state, ended, falling)
+            self._children.start(
+                self.endings.finish_sleep, message.reply, self.state, ended, falling, self.runs.coming_up
+            )
             return
         if isinstance(command, DestroySandbox) and self.state is not None:
             assert self._container is not None
@@ -496,10 +498,10 @@ class Activation:
         deadline = self.rest_at
         if deadline <= now:
             # Something else than the time keeps it awake: look again when that may have changed.
-            pause = self._around.limits.rest_after_s
-            if self.state is not None and self.state.sleep_after is not None:
-                pause = min(pause, self.state.sleep_after)
-            deadline = now + pause
+            deadline = now + self._around.limits.rest_after_s
+        if self.state is not None and self.state.run_id is not None and self.state.sleep_after is not None:
+            # The end of a visit is no turn: nobody says when it begins to be without use.
+            deadline = min(deadline, now + self.state.sleep_after)
         due = self.sleep_at
         return deadline if due is None else min(deadline, due)
 

@@ -12,7 +12,7 @@ from actors.containers.base import Container, Run
 from actors.errors import RevocationIncompleteError
 from actors.failures import as_container_error, where_raised
 from actors.messages import Cleared, Done, Reply, shutting_down
-from actors.runs import Falling, RunKeeper
+from actors.runs import Attempt, Falling, RunKeeper
 from actors.sandbox.ids import SandboxId
 from actors.sandbox.state import SandboxState, Status
 from actors.visits import Ending, VisitBook, wait_cut
@@ -47,10 +47,13 @@ class Endings:
             cut, remaining = await wait_cut(ended, self._cut_timeout_s)
             if state is not None and state.status is Status.STOPPED:
                 await self._runs.wait_quiet()
-            if run is not None:
-                await run.stop()
-            if state is not None and state.status is Status.STOPPED and container is not None:
-                await container.retire()
+            try:
+                if run is not None:
+                    await run.stop()
+            finally:
+                # What it keeps of its services is secret, and of no use any more, however the run has ended.
+                if state is not None and state.status is Status.STOPPED and container is not None:
+                    await container.retire()
         except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing: the state has changed all the same, and the caller hears why it is untidy.
             log.error("run did not stop", sandbox=self._sandbox, **where_raised(error))
@@ -62,14 +65,25 @@ class Endings:
             self._answer(reply, state, cut, remaining)
 
     async def finish_sleep(
-        self, reply: Reply[Done], state: SandboxState | None, ended: list[Ending], falling: Falling | None
+        self,
+        reply: Reply[Done],
+        state: SandboxState | None,
+        ended: list[Ending],
+        falling: Falling | None,
+        called_off: Attempt | None,
     ) -> None:
-        """Child: wait until the visits have ended and the run is asleep, then answer."""
+        """Child: wait until the visits have ended and the run is asleep, then answer.
+
+        The run may have been coming up, and be `called_off`. The next one, for whoever comes meanwhile, is not waited
+        for: nobody would be told that the sandbox sleeps until it is up again.
+        """
         try:
             cut, remaining = await wait_cut(ended, self._cut_timeout_s)
             if falling is not None:
                 await falling.done.wait()
-            await self._runs.wait_quiet()
+            if called_off is not None:
+                await called_off.done.wait()
+            await self._runs.wait_ended()
         except BaseException:
             reply.fail(shutting_down())
             raise

@@ -23,12 +23,14 @@ log = structlog.get_logger("portico.runs")
 class Attempt:
     """A container being brought up: started anew, or an earlier run of it looked for."""
 
-    __slots__ = ("ending", "reattach", "run_id", "scope")
+    __slots__ = ("done", "ending", "reattach", "run_id", "scope")
 
     def __init__(self, run_id: str, *, reattach: bool) -> None:
         self.run_id: Final = run_id
         self.reattach: Final = reattach
         self.scope: Final = trio.CancelScope()
+        self.done: Final = trio.Event()
+        """It has been reported what came of it."""
         self.ending: Callable[[Run], Awaitable[None]] | None = None
         """How the run is to be ended should it be found; None while it is wanted."""
 
@@ -117,6 +119,10 @@ class RunKeeper:
         """Block until nothing is being brought up or ended any more."""
         await self._children.wait_only(self._bring_up, *_ENDINGS)
 
+    async def wait_ended(self) -> None:
+        """Block until nothing is being ended any more."""
+        await self._children.wait_only(*_ENDINGS)
+
     def welcome(self, run: Run) -> None:
         """Keep a run that is ready, and watch over it."""
         self.run = run
@@ -164,7 +170,14 @@ class RunKeeper:
         return self.run is not None and not self.run.detachable
 
     async def _bring_up(self, container: Container, attempt: Attempt) -> None:
-        """Child: report a run, or why there is none. Waits for what is left of the run before to end first."""
+        """Child: report a run, or why there is none."""
+        try:
+            self._report(await self._attempt(container, attempt))
+        finally:
+            attempt.done.set()
+
+    async def _attempt(self, container: Container, attempt: Attempt) -> Report:
+        """Return a run, or why there is none. Waits for what is left of the run before to end first."""
         run_id = attempt.run_id
         report: Report = RunFailed(run_id, "it was stopped while it came up")
         try:
@@ -190,7 +203,7 @@ class RunKeeper:
             if attempt.ending is not None or given_up:
                 await (attempt.ending or stop)(report.run)
                 report = RunFailed(run_id, "it was stopped while it came up")
-        self._report(report)
+        return report
 
     async def _watch(self, run: Run, scope: trio.CancelScope) -> None:
         """Child: report when the run ends by itself."""

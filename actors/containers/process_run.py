@@ -90,6 +90,7 @@ class ProcessRun:
         self._serial = 0
         self._alive: dict[int, Service] = {}  # {serial: asked for or running}, commands included
         self._listed: dict[int, Service] = {}  # {serial: service}, for `processes`
+        self._promised: set[str] = set()  # ids of services that are about to be started
         self._unpacker = Unpacker()
         self._outbox, self._outgoing = trio.open_memory_channel[bytes](_OUTBOX_FRAMES)
         self._scope = trio.CancelScope()
@@ -118,20 +119,32 @@ class ProcessRun:
 
     async def start_process(self, options: ProcessOptions) -> Service:
         launch = prepare(options, self._workspace, self._environment)
+        if launch.id in self._promised:
+            raise ContainerError(f"process {launch.id!r} is being started already")
         revived = self._revived_as(options)
         if revived is not None and revived.launch.options == replace(options, id=revived.id):
             # Whoever provisions the sandbox anew asks for what the wake has brought back already.
             revived.revived = False
             await trio.lowlevel.checkpoint()
             return revived
-        if revived is not None and revived.id == options.id:
+        process_id = launch.id or f"proc-{secrets.token_hex(4)}"
+        # From here on others' turns come in between.
+        self._promised.add(process_id)
+        try:
+            return await self._start_promised(launch, process_id, revived)
+        finally:
+            self._promised.discard(process_id)
+
+    async def _start_promised(self, launch: Launch, process_id: str, revived: Service | None) -> Service:
+        """Start a service under an id that nobody else is about to take."""
+        if revived is not None and revived.id == process_id:
             await revived.kill(signals.SIGKILL)
             await revived.wait()
-        process_id = launch.id or f"proc-{secrets.token_hex(4)}"
         if any(service.id == process_id for service in self._current()):
             raise ContainerError(f"process {process_id!r} is running already")
         # Before it is started: what is acknowledged is remembered, and a disk that is full is told of now.
-        await self._book.remember(replace(options, id=process_id), [service.id for service in self._current()])
+        running = [*(service.id for service in self._current()), *self._promised]
+        await self._book.remember(replace(launch.options, id=process_id), running)
         try:
             return await self._start_service(launch, process_id)
         except ContainerError:
@@ -152,7 +165,7 @@ class ProcessRun:
 
     def _revived_as(self, options: ProcessOptions) -> Service | None:
         """Return the service, brought back by the wake and not asked for since, that `options` mean."""
-        revived = [service for service in self._current() if service.revived]
+        revived = [service for service in self._current() if service.revived and service.id not in self._promised]
         for service in revived:
             if options.id == service.id:
                 return service

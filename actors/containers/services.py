@@ -55,6 +55,8 @@ class ServiceBook:
         # {id: how to start it}, in order of start
         self._services: dict[str, ProcessOptions] = {}
         self._ports: list[int] = []
+        # A write failed, and may have replaced the file all the same.
+        self._unsure = False
         self._lock = trio.Lock()
 
     @property
@@ -99,14 +101,15 @@ class ServiceBook:
             ContainerError: It could not be stored.
         """
         assert options.id is not None
-        self._services.pop(options.id, None)
-        for name in [*self._services]:
-            if len(self._services) < SERVICES_MAX:
-                break
-            if name not in running:
-                del self._services[name]
-        self._services[options.id] = options
-        await self._save()
+        async with self._lock:
+            services = {name: one for name, one in self._services.items() if name != options.id}
+            for name in [*services]:
+                if len(services) < SERVICES_MAX:
+                    break
+                if name not in running:
+                    del services[name]
+            services[options.id] = options
+            await self._save(services, self._ports)
 
     async def forget(self, process_id: str) -> None:
         """Do not start this one any more; return once that is on disk.
@@ -114,41 +117,43 @@ class ServiceBook:
         Raises:
             ContainerError: It could not be stored.
         """
-        if self._services.pop(process_id, None) is not None:
-            await self._save()
+        async with self._lock:
+            if process_id in self._services or self._unsure:
+                await self._save({name: one for name, one in self._services.items() if name != process_id}, self._ports)
 
     async def note_port(self, port: int) -> None:
         """Keep a port on which a service has answered."""
-        if port not in self._ports and len(self._ports) < PORTS_MAX:
-            self._ports.append(int(port))
-            await self._save()
+        async with self._lock:
+            if port not in self._ports and len(self._ports) < PORTS_MAX:
+                await self._save(self._services, [*self._ports, int(port)])
 
     async def clear(self) -> None:
         """Forget everything, the file too."""
-        self._services.clear()
-        self._ports.clear()
         async with self._lock:
+            self._services, self._ports = {}, []
             await trio.to_thread.run_sync(_remove, self._path)
 
-    async def _save(self) -> None:
+    async def _save(self, services: dict[str, ProcessOptions], ports: list[int]) -> None:
+        """Have it on disk, then in memory: what could not be stored is not stored by the next one that can be."""
+        kept = [
+            _Service(
+                name,
+                options.command if isinstance(options.command, str) else [*options.command],
+                options.cwd,
+                {**options.env},
+                options.restart,
+            )
+            for name, options in services.items()
+        ]
+        data = msgspec.json.encode(_File(kept, ports))
         # Not to be left between the file and its name: the next write would find what this one left.
         with trio.CancelScope(shield=True):
-            async with self._lock:
-                kept = [
-                    _Service(
-                        name,
-                        options.command if isinstance(options.command, str) else [*options.command],
-                        options.cwd,
-                        {**options.env},
-                        options.restart,
-                    )
-                    for name, options in self._services.items()
-                ]
-                data = msgspec.json.encode(_File(kept, self._ports))
-                try:
-                    await trio.to_thread.run_sync(_replace, self._path, data)
-                except OSError as error:
-                    raise ContainerError(f"cannot keep the record of services: {error.strerror}") from None
+            try:
+                await trio.to_thread.run_sync(_replace, self._path, data)
+            except OSError as error:
+                self._unsure = True
+                raise ContainerError(f"cannot keep the record of services: {error.strerror}") from None
+        self._services, self._ports, self._unsure = services, ports, False
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -367,3 +367,41 @@ async def test_a_failed_start_is_told_and_counts_as_a_wake() -> None:
             await s.admit()
         moments = await read_history(s.store, NAME)
         assert sum(isinstance(moment.event, RunStarted) for moment in moments) == 3
+
+
+async def test_a_short_time_to_sleep_after_is_kept_although_no_turn_ends_the_use(autojump_clock: MockClock) -> None:
+    async with scene(sleep_after=1) as s:
+        visit = await s.visit()
+        await trio.sleep(2)
+        visit.end()
+        await trio.sleep(2.5)
+        assert s.container.slept == [visit.grant.run_id]
+
+
+async def test_a_run_that_does_not_stop_properly_leaves_no_environments_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = FakeRun.stop
+
+    async def untidy(run: FakeRun) -> None:
+        await stop(run)
+        raise OSError("the disk is on fire")
+
+    async with scene() as s:
+        await s.visit()
+        monkeypatch.setattr(FakeRun, "stop", untidy)
+        with pytest.raises(ContainerError):
+            await s.sandbox.stop()
+        assert s.container.retired
+
+
+async def test_who_puts_it_to_sleep_does_not_wait_for_the_run_after_it(nursery: trio.Nursery) -> None:
+    async with scene() as s:
+        s.container.hold_starts()
+        nursery.start_soon(s.admit)
+        await wait_all_tasks_blocked()
+        # The visitor still waits, so the sandbox is woken again at once, and that takes its time.
+        with trio.fail_after(5):
+            assert await s.sandbox.hibernate() == 0
+        await wait_all_tasks_blocked()
+        assert s.starts == 2
+        s.container.release_starts()
+        await wait_all_tasks_blocked()

@@ -86,6 +86,27 @@ async def test_command_that_cannot_start_says_why_and_leaves_no_process_or_file(
     assert sorted(os.listdir(run.folder)) == ["bad.log", "keeper", "keeper.stderr"]
 
 
+async def test_of_two_that_start_under_one_id_at_once_one_is_told_of_the_other(up: Up) -> None:
+    refused: list[str] = []
+
+    async def start() -> None:
+        try:
+            await run.start_process(ProcessOptions(FOREVER, id="web"))
+        except ContainerError as error:
+            refused.append(str(error))
+
+    async with up() as run:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            nursery.start_soon(start)
+        assert [process.id for process in run.processes()] == ["web"]
+        assert refused == ["process 'web' is being started already"]
+        await run.processes()[0].kill(signal.SIGKILL)
+        await run.processes()[0].wait()
+        # The id is free again.
+        await run.start_process(ProcessOptions(FOREVER, id="web"))
+
+
 async def test_bad_names_are_refused_before_the_keeper_hears_of_them(up: Up) -> None:
     async with up() as run:
         with pytest.raises(InvalidNameError, match="process id"):

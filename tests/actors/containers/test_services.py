@@ -1,5 +1,6 @@
 """The record of a container's services: on disk before anybody is told, whole, and nobody else's to read."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -97,3 +98,47 @@ async def test_a_disk_that_does_not_take_it_is_told_of(tmp_path: Path) -> None:
     book = await loaded(tmp_path / "missing")
     with pytest.raises(ContainerError, match="cannot keep the record"):
         await book.remember(WEB, [])
+
+
+async def test_what_could_not_be_stored_is_not_stored_by_the_next_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = await loaded(tmp_path)
+    await book.remember(WEB, [])
+
+    def full(_path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "_replace", full)
+        with pytest.raises(ContainerError):
+            await book.remember(WORKER, [])
+        with pytest.raises(ContainerError):
+            await book.forget("web")
+        with pytest.raises(ContainerError):
+            await book.note_port(8080)
+        assert (book.services, book.ports) == ([WEB], [])
+    await book.note_port(9090)
+    again = await loaded(tmp_path)
+    assert (again.services, again.ports) == ([WEB], [9090])
+    # Asked for again, it is done, and not taken for done.
+    await book.forget("web")
+    assert (await loaded(tmp_path)).services == []
+
+
+async def test_what_was_written_although_it_failed_can_be_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = await loaded(tmp_path)
+    replace = services._replace
+
+    def late(path: Path, data: bytes) -> None:
+        replace(path, data)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "_replace", late)
+        with pytest.raises(ContainerError):
+            await book.remember(WEB, [])
+    await book.forget("web")
+    assert (await loaded(tmp_path)).services == []
