@@ -117,19 +117,21 @@ class Gatehouse:
             return visitor.told(_not_allowed("GET, HEAD, POST"))
         if not is_from_here(head.fields, preview.origin):
             return visitor.told(refusal(Code.CROSS_ORIGIN))
-        if self._must_wait(visitor):
-            return visitor.told(refusal(Code.TOO_MANY_TRIES), tried=True)
         body = await _read(receive)
         if isinstance(body, Answer):
             return visitor.told(body)
         form = read_form(body)
         if form is None:
             return visitor.told(refusal(Code.BAD_REQUEST, detail="the form has no token in it"))
+        if not self._may_try(visitor):
+            return visitor.told(refusal(Code.TOO_MANY_TRIES), tried=True)
         token = form.token.encode("utf-8", "replace")
         judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, preview_token=token))
+        if judged is RefusedBecause.AUTH_INVALID:
+            self._was_wrong(visitor)
+        else:
+            self._was_right(visitor)
         if isinstance(judged, RefusedBecause):
-            if judged is RefusedBecause.AUTH_INVALID:
-                self._note_wrong(visitor)
             return visitor.refused(judged, form.target, tried=True)
         return visitor.sent_on(form.target, set_cookie(preview.origin, judged) if judged is not None else None)
 
@@ -139,34 +141,49 @@ class Gatehouse:
             return visitor.told(_not_allowed("GET, HEAD, POST"))
         if head.method == b"POST" and not is_from_here(head.fields, origin):
             return visitor.told(refusal(Code.CROSS_ORIGIN))
-        if self._must_wait(visitor):
+        if not self._may_try(visitor):
             return visitor.told(refusal(Code.TOO_MANY_TRIES))
-        name = host.token.reveal()
+        name, sandbox = host.token.reveal(), host.sandbox
+        session = None
         try:
-            if head.method != b"POST":
-                share = await find_share(self._runtime, host.sandbox, name, host.port, secret)
-                if share.once and not visitor.as_html:
-                    return visitor.told(_not_allowed("POST"))
-                if share.once:
-                    return 200, *once_page()
-            session = await redeem_share(self._runtime, host.sandbox, name, host.port, secret)
+            share = await find_share(self._runtime, sandbox, name, host.port, secret)
+            if head.method == b"POST" or not share.once:
+                session = await redeem_share(self._runtime, sandbox, name, host.port, secret)
         except ShareNotFoundError:
-            self._note_wrong(visitor)
+            self._was_wrong(visitor)
             # As everything that does not exist, or not any more.
             return visitor.told(refusal(Code.INVALID_TOKEN))
         except ShareSpentError:
+            self._was_right(visitor)
             return visitor.told(refusal(Code.SHARE_SPENT))
+        self._was_right(visitor)
+        if session is None:
+            # Looking at a link that opens once does not spend it.
+            return (200, *once_page()) if visitor.as_html else visitor.told(_not_allowed("POST"))
         age = max(math.ceil(session.expires_at - self._runtime.now()), 0)
         return visitor.sent_on("/", set_cookie(origin, session.value, max_age_s=age))
 
-    def _must_wait(self, visitor: "_Visitor") -> bool:
-        return visitor.key is not None and self._tries.wait_s(visitor.key, trio.current_time()) > 0
+    def _may_try(self, visitor: "_Visitor") -> bool:
+        """Say whether a secret may be looked at, and count it as wrong until it is known not to be.
 
-    def _note_wrong(self, visitor: "_Visitor") -> None:
-        if visitor.key is None:
-            return
-        self._tries.note_wrong(visitor.key, trio.current_time())
-        if self._must_wait(visitor):
+        Counted first, so that many at once are not all looked at before the first is found wrong. For a sandbox that
+        does not exist nothing is counted: there is nothing to guess, and made-up names would push others out.
+        """
+        key = visitor.key
+        if key is None or not self._runtime.exists(visitor.preview.host.sandbox):
+            return True
+        now = trio.current_time()
+        if self._tries.wait_s(key, now) > 0:
+            return False
+        self._tries.note_wrong(key, now)
+        return True
+
+    def _was_right(self, visitor: "_Visitor") -> None:
+        if visitor.key is not None:
+            self._tries.take_back(visitor.key)
+
+    def _was_wrong(self, visitor: "_Visitor") -> None:
+        if visitor.key is not None and self._tries.wait_s(visitor.key, trio.current_time()) > 0:
             sandbox, client = visitor.key
             log.warning(
                 "too many wrong secrets; nothing more is looked at for a minute", sandbox=sandbox, client=client

@@ -50,5 +50,13 @@ class Tries:
         if len(self._wrong) > KEYS_MAX:
             del self._wrong[next(iter(self._wrong))]
 
+    def take_back(self, key: Key) -> None:
+        """Count one less: a secret that was counted has turned out not to be wrong."""
+        count, begun = self._wrong.get(key, (0, 0.0))
+        if count > 1:
+            self._wrong[key] = (count - 1, begun)
+        elif count:
+            del self._wrong[key]
+
     def __len__(self) -> int:
         return len(self._wrong)

@@ -231,6 +231,42 @@ async def try_from(engine: PreviewEngine, url: str, token: str, peer: str, trail
     return status
 
 
+async def test_many_guesses_held_ready_are_not_all_looked_at() -> None:
+    async with make_engine() as engine:
+        url = await gated(engine)
+        body = urlencode({"token": "wrong-token-of-mine"}).encode()
+        head = (
+            f"POST /.portico/sign-in HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        clients = [engine.connect(peer="192.0.2.7") for _ in range(3 * TRIES_MAX)]
+        for client in clients:
+            await client.send(head + body[:-1])
+        await engine.settle()
+        for client in clients:
+            await client.send(body[-1:])
+        statuses = [(await client.read_response("POST")).status for client in clients]
+        assert statuses.count(401) == TRIES_MAX
+        assert statuses.count(429) == 2 * TRIES_MAX
+        for client in clients:
+            await client.aclose()
+
+
+async def test_right_tokens_are_not_counted_and_made_up_sandboxes_push_nobody_out() -> None:
+    async with make_engine() as engine:
+        url = await gated(engine)
+        for _ in range(TRIES_MAX + 1):
+            assert await try_from(engine, url, TOKEN, "192.0.2.7") == 303
+        for _ in range(TRIES_MAX):
+            assert await try_from(engine, url, "wrong-token-of-mine", "192.0.2.7") == 401
+        tries = engine.router._gatehouse._tries
+        for number in range(3):
+            made_up = f"https://8080-made-up-{number}-k3v9x0q2m7t1z8aa.example.com/"
+            assert await try_from(engine, made_up, TOKEN, "192.0.2.7") == 404
+        assert len(tries) == 1
+        assert await try_from(engine, url, TOKEN, "192.0.2.7") == 429
+
+
 @pytest.mark.parametrize(
     ("trail", "same", "others"),
     [

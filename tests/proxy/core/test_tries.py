@@ -40,3 +40,12 @@ def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten() -> None:
         tries.note_wrong(("my-app", str(number)), 1.0)
     assert len(tries) == KEYS_MAX
     assert tries.wait_s(ME, 1.0) == 0
+
+
+def test_try_that_turned_out_right_is_not_counted() -> None:
+    tries = exhausted()
+    tries.take_back(ME)
+    assert tries.wait_s(ME, 1.0) == 0
+    for _ in range(TRIES_MAX):
+        tries.take_back(ME)
+    assert len(tries) == 0
