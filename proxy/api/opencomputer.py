@@ -7,6 +7,8 @@ their statuses and their bodies.
 import secrets
 from typing import Any, Final
 
+import trio
+
 from actors import (
     Domain,
     Port,
@@ -57,8 +59,13 @@ async def create(call: Call) -> Reply:
         preview_auth=token,
         sleep_after=body.timeout or None,
     )
-    # Theirs is up once it is made.
-    await sandbox.wake()
+    # Theirs is up once it is made. One that is not must not stay: nobody is told its id.
+    try:
+        await sandbox.wake()
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await sandbox.destroy()
+        raise
     told = {"previewAuthToken": token.reveal()} if token is not None else {}
     return Reply(201, _shown(call, await sandbox.state(), **told))
 

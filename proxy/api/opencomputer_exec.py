@@ -34,7 +34,6 @@ POLICY_VIOLATION: Final = 1008
 """Closes what a revoked key had open (RFC 6455 section 7.4.1)."""
 CLOSE_S: Final = 1.0
 """For a client to take that; one that reads nothing is cut off without."""
-INPUT_BYTES_MAX: Final = 1024 * 1024
 
 
 class Commands:
@@ -73,7 +72,7 @@ class Commands:
             more["truncated"] = True
         if session.timed_out:
             more["error"] = "command timed out"
-        return Reply(200, OcPolled(running=code is None, **{**_outputs(session), **more}))
+        return Reply(200, OcPolled(running=not session.ended.is_set(), **{**_outputs(session), **more}))
 
     async def start(self, call: Call) -> Reply:
         return Reply(201, _shown(await self._start(call)))
@@ -114,7 +113,9 @@ class Commands:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_read_input, socket, session, may_go_on, nursery.cancel_scope)
                 nursery.start_soon(_cancel_when_revoked, ground, key, nursery.cancel_scope)
-                await _send_output(socket, session, may_go_on)
+                # Expected: a client that leaves while output flows. The command goes on.
+                with suppress(WebSocketDisconnect):
+                    await _send_output(socket, session, may_go_on)
                 nursery.cancel_scope.cancel()
             revoked = not may_go_on()
         finally:

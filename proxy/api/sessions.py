@@ -23,7 +23,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors import ContainerError, Process, Sandbox, SandboxId, where_raised
+from actors import ContainerError, PorticoError, Process, Sandbox, SandboxId, where_raised
 from proxy.api.problems import ProblemError
 
 log = structlog.get_logger("portico.sessions")
@@ -247,8 +247,20 @@ class Sessions:
             del self._sessions[session.id]
             session.abandon()
             raise
-        self._nursery.start_soon(session.run, timeout_s)
+        self._nursery.start_soon(self._see_through, session, sandbox, timeout_s)
         return session
+
+    async def _see_through(self, session: Session, sandbox: Sandbox, timeout_s: float | None) -> None:
+        """Run a session, in a sandbox that does not go to sleep under it."""
+        try:
+            async with sandbox.running():
+                await session.run(timeout_s)
+        except PorticoError:
+            # Expected: it was stopped or destroyed as the command began, and the command with it.
+            pass
+        finally:
+            if not session.ended.is_set():
+                session.abandon()
 
     def find(self, sandbox: SandboxId, session_id: str) -> Session | None:
         """Return a session of that sandbox."""

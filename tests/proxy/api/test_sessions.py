@@ -128,3 +128,16 @@ async def test_kind_without_processes_of_ours_has_no_sessions(nursery: trio.Nurs
     async with open_runtime(MemoryStore(), containers={"fake": fake_containers()}) as other:
         with pytest.raises(ProblemError, match="no sessions"):
             await Sessions(nursery).start(await other.get_sandbox("x", container="fake"), "true", [])
+
+
+async def test_sandbox_does_not_go_to_sleep_under_a_session(runtime: Runtime, nursery: trio.Nursery) -> None:
+    session = await Sessions(nursery).start(await make(runtime), "cat", [])
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    activation = runtime.actor(session.sandbox)._idle_activation()
+    assert activation is not None
+    assert activation._leases
+    await session.kill(9)
+    with trio.fail_after(20):
+        await session.ended.wait()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert not activation._leases
