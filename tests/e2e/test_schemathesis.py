@@ -48,7 +48,7 @@ def test_nothing_is_found(start_python: "StartProgram", tmp_path: Path) -> None:
         *("--seed", "1"),
         "--generation-deterministic",
         *("--phases", "examples,coverage,fuzzing"),
-        *("--request-timeout", "20"),
+        *("--request-timeout", "40"),
         "--no-color",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
