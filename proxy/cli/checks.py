@@ -2,14 +2,18 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from actors import SandboxId
 from proxy.cli.base import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, app, console, fail, run
+from proxy.cli.remote import HERE, Where, named_server, open_client
 from proxy.cli.settings import DataFolder, SettingsFlags, resolve_settings
+from proxy.client import ServerUnreachableError
 from proxy.config import HostPort
 from proxy.core.diagnosis import Diagnosis, Target, check_path
 from proxy.doctor.record import read_record
@@ -19,7 +23,7 @@ from proxy.history import parse_time, print_history, print_state_at, print_verif
 from proxy.loadtest.drive import Plan
 from proxy.loadtest.screen import Outcome, TargetRefusedError, load, print_report
 from proxy.loadtest.screen import print_json as print_load_json
-from proxy.loadtest.target import parse_headers, read_target
+from proxy.loadtest.target import Word, parse_headers, read_target, resolve
 from proxy.logging import configure_logging
 
 BENCH_S: Final = 10.0
@@ -146,13 +150,14 @@ def bench(
     rate: float | None = None,
     header: tuple[str, ...] = (),
     timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 30.0,
-    json: bool = False,
+    where: Where = HERE,
 ) -> None:
     """Load a preview URL of one's own with GETs, and report rate, percentiles and errors. Ctrl-C ends it early.
 
-    Only a server on this machine can be loaded. The preview token of a sandbox that has preview auth is taken from
-    PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1: not all, or not this target; 2: the
-    arguments make no sense; 130: Ctrl-C.
+    A server on this machine can be loaded by anybody; one elsewhere (--server, or PORTICO_SERVER) by who holds a key
+    of it, and only where the URL's name leads to that server's own addresses. The preview token of a sandbox that has
+    preview auth is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1: not all, or not
+    this target; 2: the arguments make no sense; 130: Ctrl-C.
 
     Parameters
     ----------
@@ -170,8 +175,6 @@ def bench(
         NAME: VALUE, to be sent with each; give it again for more.
     timeout_s
         For a complete answer. Default 30.
-    json
-        For programs: one JSON object.
     """
     try:
         target = read_target(url)
@@ -190,14 +193,21 @@ def bench(
 
     async def main() -> Outcome:
         try:
-            return await load(target, headers, plan, screen, live=screen.is_terminal and not json)
+            return await load(
+                target,
+                headers,
+                plan,
+                screen,
+                live=screen.is_terminal and not where.json,
+                vouch=None if named_server(where) is None else partial(_vouch, where, url),
+            )
         except TargetRefusedError as error:
             fail(str(error), EXIT_FAILED)
         except ValueError as error:
             fail(str(error), EXIT_USAGE)
 
     outcome = run(main)
-    if json:
+    if where.json:
         print_load_json(outcome, screen)
     else:
         print_report(outcome, target, plan, screen)
@@ -205,3 +215,15 @@ def bench(
         sys.exit(EXIT_INTERRUPTED)
     if not outcome.clean:
         sys.exit(EXIT_FAILED)
+
+
+async def _vouch(where: Where, url: str) -> Word:
+    """Ask the server that was named what it says of a URL."""
+    async with open_client(where) as client:
+        try:
+            explained = await client.explain(url)
+        except ServerUnreachableError as error:
+            fail(str(error), EXIT_FAILED)
+    server = urlsplit(named_server(where) or "")
+    host = server.hostname or ""
+    return Word(host, await resolve(host, server.port or 0), explained.outcome.code)

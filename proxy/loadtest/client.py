@@ -3,6 +3,7 @@
 h11 writes and reads; there is nothing here that a server could not be asked by any other client.
 """
 
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,12 +60,36 @@ def build_request(target: LoadTarget, headers: Sequence[Header]) -> h11.Request:
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
 
-async def dial(addresses: Sequence[str], port: int) -> trio.abc.Stream:
+async def dial(addresses: Sequence[str], target: LoadTarget, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
     """Connect to the first address that accepts.
+
+    Args:
+        addresses: Of the target's host.
+        target: Which port, and the name that a certificate must be for.
+        tls: Judges certificates; needed where the scheme is ``https``.
 
     Raises:
         OSError: None does; the error of the last.
+        LoadFailureError: One does, and TLS with it fails.
     """
+    stream = await _dial_any(addresses, target.port)
+    if target.scheme != "https":
+        return stream
+    assert tls is not None, "https takes a context"
+    # `https_compatible`: servers close without saying so in TLS, and h11 tells a cut answer from a whole one.
+    secured = trio.SSLStream(stream, tls, server_hostname=target.host, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(secured)
+        raise LoadFailureError(Failure.TLS) from error
+    except BaseException:
+        await trio.aclose_forcefully(secured)
+        raise
+    return secured
+
+
+async def _dial_any(addresses: Sequence[str], port: int) -> trio.abc.Stream:
     for address in addresses[:-1]:
         with suppress(OSError):
             return await _dial_one(address, port)

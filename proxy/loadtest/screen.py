@@ -5,7 +5,8 @@ ran to its end or was stopped with Ctrl-C.
 """
 
 import signal
-from collections.abc import Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,7 +22,7 @@ from proxy.descriptors import allow_connections
 from proxy.loadtest.client import Header, build_request, dial
 from proxy.loadtest.drive import Plan, drive
 from proxy.loadtest.tally import Report, Tally
-from proxy.loadtest.target import LoadTarget, refusal, resolve
+from proxy.loadtest.target import LoadTarget, Word, outside, refusal, resolve
 
 REDRAW_S: Final = 0.25
 
@@ -43,8 +44,24 @@ class Outcome:
         return bool(self.report.requests) and not self.report.errors
 
 
-async def load(target: LoadTarget, headers: Sequence[Header], plan: Plan, console: Console, *, live: bool) -> Outcome:
+async def load(
+    target: LoadTarget,
+    headers: Sequence[Header],
+    plan: Plan,
+    console: Console,
+    *,
+    live: bool,
+    vouch: Callable[[], Awaitable[Word]] | None = None,
+) -> Outcome:
     """Load a target, showing how it goes; SIGINT and SIGTERM stop it, and what has been done is reported.
+
+    Args:
+        target: What to load.
+        headers: Sent with each request.
+        plan: How much.
+        console: Where to show it.
+        live: Whether to show how it goes.
+        vouch: Asks the server whose key the caller holds; called only for a target that is not on this machine.
 
     Raises:
         TargetRefusedError: It is none that may be loaded; nothing was sent.
@@ -53,9 +70,11 @@ async def load(target: LoadTarget, headers: Sequence[Header], plan: Plan, consol
     request = build_request(target, headers)
     if allow_connections(plan.connections) < plan.connections:
         raise ValueError(f"{plan.connections} connections need more open files than are allowed: see `ulimit -n`")
-    addresses = await resolve(target)
-    if (why := refusal(addresses)) is not None:
+    addresses = await resolve(target.host, target.port)
+    word = await vouch() if vouch is not None and outside(addresses) else None
+    if (why := refusal(addresses, word)) is not None:
         raise TargetRefusedError(why)
+    tls = ssl.create_default_context() if target.scheme == "https" else None
     tally = Tally()
     interrupted = False
     start = trio.current_time()
@@ -71,7 +90,7 @@ async def load(target: LoadTarget, headers: Sequence[Header], plan: Plan, consol
             nursery.start_soon(stop_when_told, nursery.cancel_scope)
             if live:
                 nursery.start_soon(_watch, tally, plan, console)
-            await drive(plan, request, partial(dial, addresses, target.port), tally)
+            await drive(plan, request, partial(dial, addresses, target, tls), tally)
             nursery.cancel_scope.cancel()
     return Outcome(tally.report(trio.current_time() - start, plan.rate), interrupted)
 

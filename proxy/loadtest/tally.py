@@ -21,6 +21,7 @@ class Failure(Enum):
     """Why a request has no answer."""
 
     NOT_ACCEPTED = "connection not accepted"
+    TLS = "TLS failed, or the certificate is not trusted"
     CLOSED = "closed before the answer was complete"
     MALFORMED = "answer is not HTTP"
     TIMEOUT = "no complete answer in time"

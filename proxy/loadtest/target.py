@@ -14,7 +14,11 @@ import trio
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
-_DEFAULT_PORT: Final = 80
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_PREVIEW_CODES: Final = frozenset({"ADMITTED", "WAKES", "AUTH_REQUIRED"})
+"""What a server says of a URL of its own that a visitor with the right credentials gets through; see
+`proxy.core.explain`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +30,29 @@ class LoadTarget:
     port: int
     path: str
     """Path and query, as they go into the request line."""
+    scheme: str = "http"
+    """``http`` or ``https``."""
 
     @property
     def authority(self) -> str:
         """What the Host field says."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORT else f"{host}:{self.port}"
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"LoadTarget(port={self.port}, path={self.path!r})"
+        return f"LoadTarget(port={self.port}, path={self.path!r}, scheme={self.scheme!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a server whose API key the caller holds says of a target."""
+
+    server: str
+    """Its host."""
+    addresses: Sequence[str]
+    """All of them."""
+    code: str
+    """What a visit to the target meets there: the code that ``GET /v1/explain`` tells."""
 
 
 def read_target(url: str) -> LoadTarget:
@@ -44,9 +62,7 @@ def read_target(url: str) -> LoadTarget:
         ValueError: It is none that can be loaded; the text says why, and does not repeat it.
     """
     parts = urlsplit(url)
-    if parts.scheme == "https":
-        raise ValueError("portico bench speaks plain HTTP: give it the http:// URL behind whatever does TLS")
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError("a URL is wanted, such as http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:8787/")
     if parts.username is not None or parts.password is not None:
         raise ValueError("credentials go into --header, not into the URL")
@@ -54,7 +70,7 @@ def read_target(url: str) -> LoadTarget:
     if not url.isascii() or any(character <= " " for character in url):
         raise ValueError("a URL has no spaces and only ASCII: write other characters as %20 and the like")
     # Raises ValueError for what is no port.
-    return LoadTarget(parts.hostname.rstrip("."), parts.port or _DEFAULT_PORT, path)
+    return LoadTarget(parts.hostname.rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme], path, parts.scheme)
 
 
 def parse_headers(given: Sequence[str], preview_token: str | None) -> list[tuple[str, str]]:
@@ -74,25 +90,38 @@ def parse_headers(given: Sequence[str], preview_token: str | None) -> list[tuple
     return headers
 
 
-def refusal(addresses: Sequence[str]) -> str | None:
+def outside(addresses: Sequence[str]) -> list[str]:
+    """Return those that are not this machine's own."""
+    return [address for address in addresses if not _is_loopback(address)]
+
+
+def refusal(addresses: Sequence[str], word: Word | None = None) -> str | None:
     """Say why a target may not be loaded; None if it may.
 
-    Whoever can run this command on a machine can use up that machine anyway. Anywhere else it takes proof that the
-    server is the caller's own, and there is none to be had yet.
+    Whoever can run this command on a machine can use up that machine anyway. Anywhere else it takes a key of the
+    server behind the name: the server says that the URL is one of its previews, and the name leads to no address but
+    the server's own, so a mistyped or a moved name does not put load on a stranger.
 
     Args:
         addresses: Every address that the target's name has.
+        word: What the server says whose key there is; None: there is no key.
     """
     if not addresses:
         return "the URL's name has no address"
-    outside = [address for address in addresses if not _is_loopback(address)]
-    if not outside:
+    elsewhere = outside(addresses)
+    if not elsewhere:
         return None
-    return (
-        f"only servers on this machine can be loaded, and that name leads to {outside[0]}. A server elsewhere may be "
-        "somebody else's, and this version has no way to show that it is yours. Run the command on the server "
-        "itself, with the URL's name in its /etc/hosts or with --header 'Host: …' and http://127.0.0.1:8787/"
-    )
+    if word is None:
+        return (
+            f"without a key only servers on this machine can be loaded, and that name leads to {elsewhere[0]}. If the "
+            "server there is yours, name it with --server and put a key of it into PORTICO_API_KEY"
+        )
+    if word.code not in _PREVIEW_CODES:
+        return f"{word.server} lets nobody in at that URL ({word.code}): portico explain says why"
+    strange = [address for address in elsewhere if address not in word.addresses]
+    if strange:
+        return f"that name leads to {strange[0]}, which is no address of {word.server}: it may be somebody else's"
+    return None
 
 
 def _is_loopback(address: str) -> bool:
@@ -101,15 +130,15 @@ def _is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-async def resolve(target: LoadTarget) -> tuple[str, ...]:
-    """Give every address of a target's host, in the order in which to try them; none if its name has none.
+async def resolve(host: str, port: int) -> tuple[str, ...]:
+    """Give every address of a host, in the order in which to try them; none if its name has none.
 
     ``localhost`` and what ends in it is this machine, whatever a resolver says (RFC 6761, 6.3).
     """
-    if target.host == "localhost" or target.host.endswith(".localhost"):
+    if host == "localhost" or host.endswith(".localhost"):
         return _LOOPBACK
     try:
-        found = await trio.socket.getaddrinfo(target.host, target.port, type=trio.socket.SOCK_STREAM)
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         # Expected: nobody knows the name, or it is no name at all.
         return ()

@@ -96,7 +96,7 @@ async def test_interrupted_run_reports_what_it_did(nursery: trio.Nursery) -> Non
     ("arguments", "code", "text"),
     [
         (["http://203.0.113.7/"], 1, "only servers on this machine can be loaded"),
-        (["https://localhost/"], 2, "plain HTTP"),
+        (["ftp://localhost/"], 2, "a URL is wanted"),
         (["http://localhost/", "--connections", "0"], 2, "--connections goes from 1"),
         (["http://localhost/", "--header", "none"], 2, "NAME: VALUE"),
         (["http://localhost/", "--header", "Content-Length: 1"], 2, "framed"),

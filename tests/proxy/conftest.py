@@ -4,8 +4,10 @@ A connection over plain sockets is carried in another way (`proxy.lane`) than on
 (`proxy.connection`), and nobody outside may see which: what holds for the one is tested on the other.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_trio
@@ -41,3 +43,18 @@ def logged() -> Iterator[list[structlog.typing.EventDict]]:
     """All that is logged during the test."""
     with capture_logs() as events:
         yield events
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, require_program: Callable[[str], str]) -> Callable[..., tuple[Path, Path]]:
+    """Return a function that makes a key and a self-signed certificate for names."""
+    openssl = require_program("openssl")
+
+    def make(names: str = "DNS:*.example.com", days: int = 1) -> tuple[Path, Path]:
+        key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-keyout", str(key), "-out", str(chain), "-days", str(days), "-subj", "/CN=tests"]
+        subprocess.run([*command, "-addext", f"subjectAltName={names}"], check=True, capture_output=True)
+        return key, chain
+
+    return make

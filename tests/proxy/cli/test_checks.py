@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from proxy.loadtest import screen
 from tests.proxy.cli.conftest import Command
+from tests.proxy.client.conftest import Script
 
 
 def test_log_of_a_missing_folder_is_exit_code_1_and_makes_none(portico: Command, tmp_path: Path) -> None:
@@ -43,3 +47,47 @@ def test_doctor_tells_programs_in_json_without_the_token(portico: Command) -> No
 def test_doctor_looks_into_no_data_folder_that_nobody_named(portico: Command, tmp_path: Path) -> None:
     portico("doctor", SECRET_URL, "--via", "127.0.0.1:1")
     assert not list(tmp_path.iterdir())
+
+
+# The load test, as far as a server's word goes. The address is one that no machine has (RFC 5737).
+
+ELSEWHERE = "http://203.0.113.7/"
+
+
+@pytest.fixture
+def nothing_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> object:
+        raise AssertionError("nothing is to be dialled")
+
+    monkeypatch.setattr(screen, "dial", never)
+
+
+def explanation(code: str) -> dict[str, object]:
+    outcome = {"status": None, "code": code, "text": "as the server says"}
+    return {"url": ELSEWHERE, "sandbox": "my-app", "steps": [], "outcome": outcome}
+
+
+@pytest.mark.usefixtures("nothing_is_dialled")
+def test_server_that_is_named_is_asked_whether_a_target_elsewhere_is_its_own(server: Script, portico: Command) -> None:
+    server.answer(200, explanation("INVALID_TOKEN"))
+    said = portico("bench", ELSEWHERE)
+    assert (said.code, said.out) == (1, "")
+    assert said.err == ("portico: 127.0.0.1 lets nobody in at that URL (INVALID_TOKEN): portico explain says why\n")
+    (asked,) = server.asked
+    assert asked.target.startswith("/v1/explain?url=")
+
+
+@pytest.mark.usefixtures("nothing_is_dialled")
+def test_name_that_leads_elsewhere_than_its_server_is_not_loaded(server: Script, portico: Command) -> None:
+    server.answer(200, explanation("ADMITTED"))
+    said = portico("bench", ELSEWHERE)
+    assert (said.code, said.out) == (1, "")
+    assert "leads to 203.0.113.7, which is no address of 127.0.0.1" in said.err
+
+
+@pytest.mark.usefixtures("nothing_is_dialled")
+def test_key_that_may_not_see_the_sandbox_does_not_load_it(server: Script, portico: Command) -> None:
+    server.refuse(403, "FORBIDDEN")
+    said = portico("bench", ELSEWHERE)
+    assert (said.code, said.out) == (1, "")
+    assert "FORBIDDEN" in said.err

@@ -1,7 +1,6 @@
 """Names, connections and TLS, on real sockets of this machine."""
 
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,21 +13,6 @@ from proxy.doctor import reach
 from proxy.doctor.reach import Route, TLSError, check_tls, dialled, find_route, look_up
 
 HOST = "8080-my-app-k3v9x0q2m7t1z8aa.example.com"
-
-
-@pytest.fixture
-def certificate(tmp_path: Path, require_program: Callable[[str], str]) -> Callable[..., tuple[Path, Path]]:
-    """Return a function that makes a key and a self-signed certificate for names."""
-    openssl = require_program("openssl")
-
-    def make(names: str = "DNS:*.example.com", days: int = 1) -> tuple[Path, Path]:
-        key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
-        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-keyout", str(key), "-out", str(chain), "-days", str(days), "-subj", "/CN=tests"]
-        subprocess.run([*command, "-addext", f"subjectAltName={names}"], check=True, capture_output=True)
-        return key, chain
-
-    return make
 
 
 @asynccontextmanager

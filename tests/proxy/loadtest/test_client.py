@@ -1,6 +1,11 @@
 """One connection of a load test, against a peer that does as the test says."""
 
 import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import h11
 import pytest
@@ -174,7 +179,7 @@ async def test_first_address_that_accepts_is_taken() -> None:
     with listener:
         port = listener.getsockname()[1]
         # Nobody listens at the first on this port.
-        stream = await dial(("127.0.0.2", "127.0.0.1"), port)
+        stream = await dial(("127.0.0.2", "127.0.0.1"), LoadTarget("localhost", port, "/"))
         await stream.aclose()
 
 
@@ -182,4 +187,47 @@ async def test_error_of_the_last_address_is_the_one_that_counts(monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        await dial(("127.0.0.2", "127.0.0.1"), port)
+        await dial(("127.0.0.2", "127.0.0.1"), LoadTarget("localhost", port, "/"))
+
+
+Certificate = Callable[..., tuple[Path, Path]]
+
+
+async def ask_over_tls(key: Path, chain: Path, *, trusted: bool, host: str = "8080-my-app.example.com") -> Answer:
+    """Ask a server with that certificate, which a context trusts or not."""
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(chain, key)
+    theirs = ssl.create_default_context(cafile=str(chain) if trusted else None)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        secured = trio.SSLStream(stream, ours, server_side=True, https_compatible=True)
+        # Expected to break where the client does not like what it sees.
+        with suppress(trio.BrokenResourceError):
+            await secured.receive_some()
+            await secured.send_all(OK)
+        await trio.aclose_forcefully(secured)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        target = LoadTarget(host, listener.socket.getsockname()[1], "/", "https")
+        try:
+            async with LoadConnection(partial(dial, ("127.0.0.1",), target, theirs), request_of()) as connection:
+                return await connection.ask()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def test_https_is_spoken_to_whom_the_certificate_is_for(certificate: Certificate) -> None:
+    assert await ask_over_tls(*certificate(), trusted=True) == Answer(200, 5)
+
+
+@pytest.mark.parametrize(("trusted", "host"), [(False, "8080-my-app.example.com"), (True, "other.example.net")])
+async def test_certificate_that_is_not_trusted_is_a_failure_of_its_own(
+    certificate: Certificate, trusted: bool, host: str
+) -> None:
+    with pytest.RaisesGroup(LoadFailureError) as caught:
+        await ask_over_tls(*certificate(), trusted=trusted, host=host)
+    (failure,) = caught.value.exceptions
+    assert isinstance(failure, LoadFailureError)
+    assert failure.failure is Failure.TLS

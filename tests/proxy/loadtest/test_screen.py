@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ from proxy.loadtest import screen
 from proxy.loadtest.drive import Plan
 from proxy.loadtest.screen import Outcome, TargetRefusedError, load, print_json, print_report, progress
 from proxy.loadtest.tally import Failure, Tally
-from proxy.loadtest.target import LoadTarget, read_target
+from proxy.loadtest.target import LoadTarget, Word, read_target
 from proxy.options import Options
 from proxy.server import Server
 from proxy.testing import respond, silence
@@ -91,6 +92,49 @@ async def test_target_elsewhere_is_refused_before_anything_is_dialled(monkeypatc
     shown, _ = console()
     with pytest.raises(TargetRefusedError, match=r"only servers on this machine can be loaded.*203\.0\.113\.7"):
         await load(LoadTarget("203.0.113.7", 80, "/"), [], Plan(connections=1, requests=1), shown, live=False)
+
+
+@pytest.mark.parametrize("word", ["203.0.113.7", "203.0.113.8"])
+async def test_server_that_vouches_is_asked_about_a_target_elsewhere(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled: list[object] = []
+    questions: list[str] = []
+
+    async def refuse(addresses: tuple[str, ...], *_: object) -> trio.abc.Stream:
+        dialled.append(addresses)
+        raise OSError("refused")
+
+    async def vouch() -> Word:
+        questions.append("asked")
+        return Word("previews.example.com", (word,), "ADMITTED")
+
+    monkeypatch.setattr(screen, "dial", refuse)
+    shown, _ = console()
+    target = LoadTarget("203.0.113.7", 80, "/")
+    plan = Plan(connections=1, requests=1)
+    if word == target.host:
+        outcome = await load(target, [], plan, shown, live=False, vouch=vouch)
+        assert outcome.report.errors == {Failure.NOT_ACCEPTED.value: 1}
+        assert dialled == [("203.0.113.7",)]
+    else:
+        with pytest.raises(TargetRefusedError, match=r"no address of previews\.example\.com"):
+            await load(target, [], plan, shown, live=False, vouch=vouch)
+        assert not dialled
+    assert len(questions) == 1
+
+
+async def test_nobody_is_asked_about_this_machine() -> None:
+    async def vouch() -> Word:
+        raise AssertionError("nobody is to be asked")
+
+    shown, _ = console()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    outcome = await load(
+        LoadTarget("127.0.0.1", port, "/"), [], Plan(connections=1, requests=1), shown, live=False, vouch=vouch
+    )
+    assert outcome.report.errors == {Failure.NOT_ACCEPTED.value: 1}
 
 
 async def loaded(handler: Handler, plan: Plan, *, right_token: bool = True, live: bool = False) -> tuple[Outcome, str]:

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from proxy.loadtest.target import LoadTarget, parse_headers, read_target, refusal, resolve
+from proxy.loadtest.target import LoadTarget, Word, parse_headers, read_target, refusal, resolve
 
 TOKEN = "0d9q4w1x7y2z5b8c"
 
@@ -20,6 +20,8 @@ TOKEN = "0d9q4w1x7y2z5b8c"
         ("http://127.0.0.1:8787/a%2Fb?c=d#e", LoadTarget("127.0.0.1", 8787, "/a%2Fb?c=d"), "127.0.0.1:8787"),
         ("http://[::1]:8787/", LoadTarget("::1", 8787, "/"), "[::1]:8787"),
         ("http://localhost.:8787/", LoadTarget("localhost", 8787, "/"), "localhost:8787"),
+        ("https://localhost/", LoadTarget("localhost", 443, "/", "https"), "localhost"),
+        ("https://localhost:80/", LoadTarget("localhost", 80, "/", "https"), "localhost:80"),
     ],
 )
 def test_url_is_taken_apart(url: str, target: LoadTarget, authority: str) -> None:
@@ -30,7 +32,7 @@ def test_url_is_taken_apart(url: str, target: LoadTarget, authority: str) -> Non
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        (f"https://8080-my-app-{TOKEN}.example.com/", "plain HTTP"),
+        (f"ws://8080-my-app-{TOKEN}.example.com/", "a URL is wanted"),
         ("localhost:8787", "a URL is wanted"),
         ("http:///path", "a URL is wanted"),
         ("http://me:secret@localhost/", "credentials"),
@@ -74,7 +76,33 @@ def test_target_with_any_address_elsewhere_is_refused_with_the_reason(addresses:
     assert why is not None
     assert addresses[-1] in why
     assert "only servers on this machine" in why
-    assert "--header" in why
+    assert "PORTICO_API_KEY" in why
+
+
+SERVER = "previews.example.com"
+
+
+@pytest.mark.parametrize("code", ["ADMITTED", "WAKES", "AUTH_REQUIRED"])
+def test_preview_of_a_server_one_holds_a_key_of_may_be_loaded_anywhere(code: str) -> None:
+    word = Word(SERVER, ("203.0.113.7", "2001:db8::7"), code)
+    assert refusal(("203.0.113.7",), word) is None
+    assert refusal(("203.0.113.7", "2001:db8::7", "127.0.0.1"), word) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "code", "text"),
+    [
+        (("203.0.113.7",), "INVALID_TOKEN", "lets nobody in at that URL (INVALID_TOKEN)"),
+        (("203.0.113.7",), "MISDIRECTED_REQUEST", "lets nobody in"),
+        (("203.0.113.7",), "NOT_A_PREVIEW", "lets nobody in"),
+        (("203.0.113.8",), "ADMITTED", "203.0.113.8, which is no address of previews.example.com"),
+        (("203.0.113.7", "203.0.113.8"), "ADMITTED", "203.0.113.8"),
+    ],
+)
+def test_what_the_server_does_not_own_to_is_refused(addresses: tuple[str, ...], code: str, text: str) -> None:
+    why = refusal(addresses, Word(SERVER, ("203.0.113.7",), code))
+    assert why is not None
+    assert text in why
 
 
 def test_name_without_an_address_is_refused() -> None:
@@ -89,7 +117,7 @@ async def test_names_in_localhost_are_this_machine_whatever_a_resolver_says(
         raise AssertionError("nobody is to be asked")
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", never)
-    assert await resolve(LoadTarget(host, 80, "/")) == ("127.0.0.1", "::1")
+    assert await resolve(host, 80) == ("127.0.0.1", "::1")
 
 
 async def test_every_address_of_another_name_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +127,7 @@ async def test_every_address_of_another_name_is_given_once(monkeypatch: pytest.M
         return [(0, 0, 0, "", sockaddr) for sockaddr in found]
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", answer)
-    addresses = await resolve(LoadTarget("previews.example.com", 8787, "/"))
+    addresses = await resolve("previews.example.com", 8787)
     assert addresses == ("127.0.0.1", "203.0.113.7")
     assert refusal(addresses) is not None
 
@@ -109,7 +137,7 @@ async def test_name_that_nobody_knows_has_no_address(monkeypatch: pytest.MonkeyP
         raise OSError("no such name")
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", fail)
-    assert await resolve(LoadTarget("nobody.example.com", 80, "/")) == ()
+    assert await resolve("nobody.example.com", 80) == ()
 
 
 def test_headers_are_taken_apart_and_the_preview_token_joins_them() -> None:
