@@ -27,6 +27,7 @@ from proxy.core.http1 import (
     Line,
     RequestHead,
     connection_options,
+    join_lines,
     values,
     write_lines,
     write_request_head,
@@ -73,9 +74,6 @@ GATE_COOKIE_PREFIXES: Final = (b"__Host-portico-", b"portico-gate")
 # service may fold them.
 _GATE_PREFIXES: Final = tuple(prefix.lower() for prefix in GATE_COOKIE_PREFIXES)
 _GATE_PART: Final = b"portico-"
-
-_PLAIN_TAIL_LINES: Final = 5
-"""Line ends within what `Forwarding` sets itself behind a plain request's fields."""
 
 _PLAIN_NAME: Final = re.compile(rb"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _CLEARS_SIBLINGS: Final = frozenset((b'"cookies"', b'"clienthints"', b'"*"', b"*", b"cookies"))
@@ -183,7 +181,7 @@ class Forwarding:
             _field(b"X-Original-URL", self._original_prefix),
         ]
         self._host_line = _line(self._host)
-        self._plain_tail = b"\r\n".join(_line(field) for field in own)
+        self._plain_tail = join_lines([_line(field) for field in own])
 
     def forward_request(
         self, fields: Sequence[Field], target: bytes, *, opened_by: Credential | None = None
@@ -244,8 +242,8 @@ class Forwarding:
                 lines.append(wire)
             elif fate is not Fate.DROP and (kept := self._kept(field, fate, opened_by)) is not None:
                 lines.append(_line(kept))
-        lines.append(self._plain_tail + (b"/" if head.target == b"*" else head.target))
-        return write_lines(lines, ends_within=_PLAIN_TAIL_LINES)
+        # The target is judged where it stands in the first line.
+        return write_lines(lines, tail=self._plain_tail + (b"/" if head.target == b"*" else head.target))
 
     def _kept(self, field: Field, fate: Fate, opened_by: Credential | None) -> Field | None:
         """Return a request's field as it is passed on if its fate is to be judged by its value, None if it is not."""

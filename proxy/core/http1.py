@@ -425,23 +425,41 @@ def write_response_head(status: int, reason: bytes, fields: Sequence[Field]) -> 
 def write_block(start_line: bytes, fields: Sequence[Field]) -> bytes:
     """Write a start line, field lines and the empty line: a head, or a last chunk with its trailers.
 
-    The check counts line ends in the result: there are as many as were put there, or somebody's value
-    brought one along.
+    Raises:
+        ValueError: If anything given could end a line or the block before its time.
     """
     return write_lines([start_line, *[received + b": " + value for _, received, value in fields]])
 
 
-def write_lines(lines: Sequence[bytes], *, ends_within: int = 0) -> bytes:
+def write_lines(lines: Sequence[bytes], *, tail: bytes = b"") -> bytes:
     """Write lines and the empty line.
 
     Args:
         lines: The start line and field lines, without their ends.
-        ends_within: How many line ends there are within them, all of our own making.
+        tail: More of them, as `join_lines` gave it, which are not judged again. What is added to it must be in `lines`
+            too.
 
     Raises: as `write_block`.
     """
-    block = b"\r\n".join((*lines, b"", b""))
-    count = len(lines) + 1 + ends_within
-    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+    _judge_lines(lines)
+    return b"\r\n".join((*lines, tail, b"", b"") if tail else (*lines, b"", b""))
+
+
+def join_lines(lines: Sequence[bytes]) -> bytes:
+    """Return lines in one piece, with ends between them, for many a `write_lines`.
+
+    Raises: as `write_block`.
+    """
+    _judge_lines(lines)
+    return b"\r\n".join(lines)
+
+
+def _judge_lines(lines: Sequence[bytes]) -> None:
+    """Refuse lines that hold more than a line: somebody's value has brought an end along.
+
+    Judged before there are ends between them: to look for a byte that is not there takes a tenth of the time of
+    counting those that are.
+    """
+    bare = b"".join(lines)
+    if b"\n" in bare or b"\r" in bare or b"\0" in bare:
         raise ValueError("a field or start line holds a line end or NUL")
-    return block

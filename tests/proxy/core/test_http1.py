@@ -22,6 +22,7 @@ from proxy.core.http1 import (
     expects_continue,
     find_head_end,
     flawed_so_far,
+    join_lines,
     keeps_alive,
     read_request_head,
     read_response_head,
@@ -30,6 +31,7 @@ from proxy.core.http1 import (
     response_framing,
     values,
     write_block,
+    write_lines,
     write_request_head,
     write_response_head,
 )
@@ -496,10 +498,17 @@ class TestWriting:
             lambda: write_response_head(200, bad, []),
             lambda: write_block(b"0", [(b"a", bad, b"b")]),
             lambda: write_block(b"0", [(b"a", b"A", bad)]),
+            lambda: write_lines([b"GET / HTTP/1.1", b"A: " + bad], tail=b"B: 1"),
+            lambda: join_lines([b"A: 1", b"B: " + bad]),
         ]
         for attempt in attempts:
             with pytest.raises(ValueError, match=r"line end or NUL|space"):
                 attempt()
+
+    def test_tail_stands_behind_the_lines_as_it_was_joined(self) -> None:
+        tail = join_lines([b"B: 2", b"C: 3"])
+        assert write_lines([b"GET / HTTP/1.1", b"A: 1"], tail=tail) == b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n"
+        assert write_lines([b"GET / HTTP/1.1"]) == b"GET / HTTP/1.1\r\n\r\n"
 
     @pytest.mark.parametrize(("method", "target"), [(b"GET", b"/a b"), (b"G T", b"/"), (b"", b"/"), (b"GET", b"")])
     def test_request_line_has_three_parts(self, method: bytes, target: bytes) -> None:
