@@ -65,6 +65,8 @@ class ProcessOptions:
     """None: one is made up."""
     restart: RestartPolicy = RestartPolicy.NEVER
     """For services, not for commands that are waited for."""
+    once: bool = False
+    """A command rather than a service: no wake starts it again, and how it exits is its starter's business alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Run(Protocol):
 
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:
         """Start a service, or return the one that the wake has just brought back, if it is the same.
+
+        A command that is to be done `once` is listed like a service, and forgotten with its run.
 
         Cancelling this either starts nothing or leaves it listed in `processes`.
 

@@ -121,7 +121,7 @@ class ProcessRun:
         launch = prepare(options, self._workspace, self._environment)
         if launch.id in self._promised:
             raise ContainerError(f"process {launch.id!r} is being started already")
-        revived = self._revived_as(options)
+        revived = None if options.once else self._revived_as(options)
         if revived is not None and revived.launch.options == replace(options, id=revived.id):
             # Whoever provisions the sandbox anew asks for what the wake has brought back already.
             revived.revived = False
@@ -142,6 +142,8 @@ class ProcessRun:
             await revived.wait()
         if any(service.id == process_id for service in self._current()):
             raise ContainerError(f"process {process_id!r} is running already")
+        if launch.options.once:
+            return await self._start_service(launch, process_id)
         # Before it is started: what is acknowledged is remembered, and a disk that is full is told of now.
         running = [*(service.id for service in self._current()), *self._promised]
         await self._book.remember(replace(launch.options, id=process_id), running)
@@ -368,7 +370,8 @@ class ProcessRun:
 
     def _exited(self, service: Service, exit_code: int) -> None:
         """Decide what becomes of a process that has exited."""
-        by_itself = self._up and service.serial in self._listed and not service.told_to_end
+        is_service = service.serial in self._listed and not service.launch.options.once
+        by_itself = self._up and is_service and not service.told_to_end
         if not by_itself:
             service.settle(Stage.EXITED, exit_code=exit_code)
             return

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from actors.containers import process_run as module
-from actors.containers.base import ProcessOptions, ProcessStatus
+from actors.containers.base import ProcessExit, ProcessOptions, ProcessStatus
 from actors.containers.keeper import OUTPUT_BYTES_MAX
+from actors.containers.process import ProcessContainer
 from actors.containers.process_run import ProcessRun
 from actors.containers.service import read_log
 from actors.errors import ContainerError, InvalidNameError
@@ -113,6 +114,28 @@ async def test_bad_names_are_refused_before_the_keeper_hears_of_them(up: Up) -> 
             await run.start_process(ProcessOptions("true", id="../x"))
         with pytest.raises(InvalidNameError, match="environment variable"):
             await run.start_process(ProcessOptions("true", env={"A=B": "secret"}))
+
+
+async def test_command_that_is_done_once_is_not_started_again_by_a_wake(container: ProcessContainer) -> None:
+    exits: list[ProcessExit] = []
+    container._on_exit = exits.append
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            run = await container.start("run-1", nursery)
+            service = await run.start_process(ProcessOptions(FOREVER, id="service"))
+            running = await run.start_process(ProcessOptions(FOREVER, once=True))
+            failed = await run.start_process(ProcessOptions("exit 3", once=True))
+            assert await failed.wait() == 3
+            assert [process.id for process in run.processes()] == [service.id, running.id, failed.id]
+            await run.sleep()
+            woken = await container.start("run-2", nursery)
+            assert [process.id for process in woken.processes()] == ["service"]
+            # Nor is one that a wake has brought back taken for it.
+            again = await woken.start_process(ProcessOptions(FOREVER, once=True))
+            assert again.id != "service"
+            await woken.stop()
+    # Its exit is the business of whoever has it done.
+    assert exits == []
 
 
 async def test_no_more_processes_than_a_run_may_have(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
