@@ -41,9 +41,7 @@ async def open_api(
         folder: The data folder; None: destroyed sandboxes are not explained.
         verify: Looks whether a custom hostname is its claimant's; None: in the DNS, and at the hostname.
     """
-    ground = Ground(
-        runtime, ring, tuple(Domain(domain) for domain in domains), verify or DomainVerifier(runtime).verify, folder
-    )
+    bases = tuple(Domain(domain) for domain in domains)
 
     async def describe(_call: Call) -> Reply:
         return Reply(200, document)
@@ -57,7 +55,9 @@ async def open_api(
     )
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        commands = Commands(Sessions(nursery))
+        sessions = Sessions(nursery)
+        commands = Commands(sessions)
+        ground = Ground(runtime, ring, bases, verify or DomainVerifier(runtime).verify, sessions, folder)
         operations = (
             *sandboxes.OPERATIONS,
             *shares.OPERATIONS,

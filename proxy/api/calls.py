@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from actors import Domain, DomainBinding, Runtime, Sandbox, SandboxId
 from proxy.api.keys import KeyRecord, KeyRing, Scope
+from proxy.api.sessions import Sessions
 
 
 class Need(Enum):
@@ -46,6 +47,8 @@ class Ground:
     """Base domains of previews, the first is the one for URLs that name none."""
     verify: Verify
     """Asks the world outside, which tests leave alone."""
+    sessions: Sessions
+    """Of commands; destroying a sandbox ends its own."""
     folder: Path | None = None
     """The data folder, if there is one: logs of destroyed sandboxes are read there."""
 

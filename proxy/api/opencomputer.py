@@ -87,7 +87,7 @@ async def get(call: Call) -> Reply:
 
 
 async def kill(call: Call) -> Reply:
-    await (await _sandbox(call)).destroy()
+    await call.ground.sessions.destroy(await _sandbox(call))
     return Reply(204)
 
 

@@ -40,7 +40,7 @@ class Commands:
     """The calls, on the sessions of one server."""
 
     def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+        self._sessions: Final = sessions
 
     async def run(self, call: Call) -> Reply:
         body: OcCommand = call.body
@@ -78,8 +78,7 @@ class Commands:
         return Reply(201, _shown(await self._start(call)))
 
     async def list_all(self, call: Call) -> Reply:
-        await self._sandbox(call)
-        return Reply(200, [_shown(session) for session in self._sessions.of(call.sandbox_id)])
+        return Reply(200, [_shown(session) for session in await self._sessions.of(await self._sandbox(call))])
 
     async def kill(self, call: Call) -> Reply:
         body: OcKill = call.body
@@ -101,7 +100,7 @@ class Commands:
         path = check_path(socket.path_params, compatible=True)
         if not Scope.parse(key.scope).may_change(path["id"]):
             raise ProblemError(403, "FORBIDDEN", "this API key may not do that")
-        session = self._sessions.find((await ground.runtime.find_sandbox(path["id"])).id, path["exec"])
+        session = await self._sessions.find(await ground.runtime.find_sandbox(path["id"]), path["exec"])
         if session is None:
             raise ProblemError(404, "NOT_FOUND", "exec session not found")
         check_still_held(ground, key)
@@ -138,8 +137,7 @@ class Commands:
             raise ProblemError(404, "SANDBOX_NOT_FOUND", "sandbox not found") from None
 
     async def _session(self, call: Call) -> Session:
-        await self._sandbox(call)
-        session = self._sessions.find(call.sandbox_id, call.path["exec"])
+        session = await self._sessions.find(await self._sandbox(call), call.path["exec"])
         if session is None:
             raise ProblemError(404, "NOT_FOUND", "exec session not found")
         return session

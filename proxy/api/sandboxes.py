@@ -102,7 +102,7 @@ async def destroy_sandbox(call: Call) -> Reply:
         sandbox = await call.sandbox()
     except SandboxNotFoundError:
         return Reply(200, schemas.Closed(closed=0))
-    return Reply(200, schemas.Closed(closed=await sandbox.destroy()))
+    return Reply(200, schemas.Closed(closed=await call.ground.sessions.destroy(sandbox)))
 
 
 async def stop_sandbox(call: Call) -> Reply:

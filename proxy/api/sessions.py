@@ -4,6 +4,9 @@ A container gives back one stream of output and takes no input, so a session's c
 tied to named pipes, of which the other ends are here. That takes a container which shares this host's files: the
 ``process`` kind. What was printed is kept within bounds, so that a client which comes late sees it, and one that is
 slow misses the middle rather than holding up the command.
+
+A session belongs to one life of its sandbox, not to a name: it ends when that is destroyed, and whoever has the name
+next finds nothing of it. It is no service either: no wake starts its command again.
 """
 
 import os
@@ -17,19 +20,34 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 
-from actors import ContainerError, PorticoError, Process, Sandbox, SandboxId, where_raised
+from actors import (
+    ContainerError,
+    ContainerProcess,
+    PorticoError,
+    ProcessOptions,
+    Run,
+    Sandbox,
+    SandboxNotFoundError,
+    SandboxState,
+    where_raised,
+)
 from proxy.api.problems import ProblemError
 
 log = structlog.get_logger("portico.sessions")
 
 SCROLLBACK_BYTES_MAX: Final = 1024 * 1024
-"""Of one session; what a client that comes late is shown."""
+"""Of one session, with what it costs to keep them apart; what a client that comes late is shown."""
+
+PIECE_BYTES: Final = 256
+"""What a piece costs besides its data, amply: three objects and a place in the row are 131 bytes as measured. A command
+that prints byte by byte would be kept at many times the bound without this."""
 
 SESSIONS_MAX: Final = 256
 """Of all sandboxes, exited ones included, which are forgotten oldest first."""
@@ -62,9 +80,18 @@ class Piece:
 class Session:
     """One command, from its start on."""
 
-    def __init__(self, sandbox: SandboxId, command: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(self, state: SandboxState, command: str, arguments: Sequence[str], folder: Path) -> None:
+        """Prepare; `start` must follow, or `abandon`.
+
+        Args:
+            state: Of the sandbox, in the life that it belongs to.
+            command: A program.
+            arguments: Its arguments.
+            folder: Empty, for its pipes alone; removed at its end.
+        """
         self.id: Final = f"es-{secrets.token_hex(8)}"
-        self.sandbox: Final = sandbox
+        self.sandbox: Final = state.sandbox
+        self._life: Final = state.seal
         self.command: Final = command
         self.arguments: Final = tuple(arguments)
         self.started_at: Final = time.time()
@@ -75,7 +102,7 @@ class Session:
         """Something that was printed is not kept any more."""
         self.ended = trio.Event()
         self._folder = folder
-        self._process: Process | None = None
+        self._process: ContainerProcess | None = None
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._next = 0
@@ -88,13 +115,18 @@ class Session:
         """None until it has ended, with all that it printed read."""
         return self._process.exit_code if self._process is not None and self.ended.is_set() else None
 
+    def is_of(self, state: SandboxState) -> bool:
+        """Say whether it belongs to this very sandbox, rather than to one of the same name before it."""
+        return self.sandbox == state.sandbox and self._life == state.seal
+
     def output(self, stream: Stream) -> bytes:
         """Return what is kept of a stream."""
         return b"".join(piece.data for piece in self._pieces if piece.stream is stream)
 
     def pieces_from(self, number: int) -> list[Piece]:
         """Return what is kept from a piece on."""
-        return [piece for piece in self._pieces if piece.number >= number]
+        first = self._next - len(self._pieces)
+        return [*islice(self._pieces, max(number - first, 0), None)]
 
     async def wait_news(self, number: int) -> None:
         """Block until there is a piece of that number or more, or the end."""
@@ -117,10 +149,10 @@ class Session:
         if self._process is not None:
             await self._process.kill(signal)
 
-    async def start(self, sandbox: Sandbox, cwd: str | None, env: Mapping[str, str]) -> None:
+    async def start(self, run: Run, cwd: str | None, env: Mapping[str, str]) -> None:
         """Start the command; `run` must follow.
 
-        Raises: as `Sandbox.start_process`.
+        Raises: as `Run.start_process`.
         """
         for stream, name in ((Stream.STDIN, "in"), (Stream.STDOUT, "out"), (Stream.STDERR, "err")):
             path = self._folder / name
@@ -128,7 +160,7 @@ class Session:
             # Both ways: an end of ours that only reads would see the end before the command has begun.
             self._descriptors[stream] = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         words = ["/bin/sh", "-c", _TIE, str(self._folder), self.command, *self.arguments]
-        self._process = await sandbox.start_process(words, cwd=cwd, env=env)
+        self._process = await run.start_process(ProcessOptions(words, cwd, env, once=True))
 
     async def run(self, timeout_s: float | None) -> None:
         """Read what the command prints until it has ended. Raises nothing but cancellation."""
@@ -173,15 +205,16 @@ class Session:
         with suppress(BlockingIOError):
             while left > 0:
                 data = os.read(self._descriptors[stream], READ_BYTES)
-                left -= len(data)
+                # A child that prints on, byte by byte, must not keep us here either.
+                left -= len(data) + PIECE_BYTES
                 self._add(stream, data)
 
     def _add(self, stream: Stream, data: bytes) -> None:
         self._pieces.append(Piece(self._next, stream, data))
         self._next += 1
-        self._size += len(data)
+        self._size += len(data) + PIECE_BYTES
         while self._size > SCROLLBACK_BYTES_MAX:
-            self._size -= len(self._pieces.popleft().data)
+            self._size -= len(self._pieces.popleft().data) + PIECE_BYTES
             self.truncated = True
         self._tell()
 
@@ -235,41 +268,77 @@ class Sessions:
             ProblemError: There are too many sessions, or the sandbox's kind cannot have any.
             As `Sandbox.start_process`.
         """
-        if (await sandbox.state()).container.kind != "process":
+        state = await sandbox.state()
+        if state.container.kind != "process":
             raise ProblemError(409, "UNSUPPORTED", "this kind of container has no sessions")
-        self._make_room()
         folder = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="portico-session-")))
-        session = Session(sandbox.id, command, arguments, folder)
-        self._sessions[session.id] = session
+        session = Session(state, command, arguments, folder)
         try:
-            await session.start(sandbox, cwd, env or {})
+            self._make_room()
+            self._sessions[session.id] = session
+            await self._nursery.start(self._see_through, session, sandbox, cwd, env or {}, timeout_s)
         except BaseException:
-            del self._sessions[session.id]
+            self._sessions.pop(session.id, None)
             session.abandon()
             raise
-        self._nursery.start_soon(self._see_through, session, sandbox, timeout_s)
         return session
 
-    async def _see_through(self, session: Session, sandbox: Sandbox, timeout_s: float | None) -> None:
-        """Run a session, in a sandbox that does not go to sleep under it."""
+    async def _see_through(
+        self,
+        session: Session,
+        sandbox: Sandbox,
+        cwd: str | None,
+        env: Mapping[str, str],
+        timeout_s: float | None,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Start a session and read it to its end, in a sandbox that does not go to sleep under it."""
+        async with sandbox.running() as run:
+            # The run may be another sandbox's, if that has taken the name since.
+            if not session.is_of(await sandbox.state()):
+                raise SandboxNotFoundError(f"sandbox {sandbox.id} was destroyed meanwhile")
+            await session.start(run, cwd, env)
+            task_status.started()
+            await session.run(timeout_s)
+        await self._forget_gone(sandbox)
+
+    async def find(self, sandbox: Sandbox, session_id: str) -> Session | None:
+        """Return a session of that sandbox.
+
+        Raises: as `Sandbox.state`.
+        """
+        return next((session for session in await self.of(sandbox) if session.id == session_id), None)
+
+    async def of(self, sandbox: Sandbox) -> list[Session]:
+        """Return the sessions of a sandbox, in order of start.
+
+        Raises: as `Sandbox.state`.
+        """
+        state = await sandbox.state()
+        return [session for session in self._sessions.values() if session.is_of(state)]
+
+    async def destroy(self, sandbox: Sandbox) -> int:
+        """Destroy a sandbox, and forget what its commands have printed. As `Sandbox.destroy`."""
         try:
-            async with sandbox.running():
-                await session.run(timeout_s)
-        except PorticoError:
-            # Expected: it was stopped or destroyed as the command began, and the command with it.
-            pass
+            return await sandbox.destroy()
         finally:
-            if not session.ended.is_set():
-                session.abandon()
+            await self._forget_gone(sandbox)
 
-    def find(self, sandbox: SandboxId, session_id: str) -> Session | None:
-        """Return a session of that sandbox."""
-        session = self._sessions.get(session_id)
-        return session if session is not None and session.sandbox == sandbox else None
-
-    def of(self, sandbox: SandboxId) -> list[Session]:
-        """Return the sessions of a sandbox, in order of start."""
-        return [session for session in self._sessions.values() if session.sandbox == sandbox]
+    async def _forget_gone(self, sandbox: Sandbox) -> None:
+        """Forget the sessions of sandboxes of that name which are no more. One that still ends does so itself."""
+        state: SandboxState | None = None
+        try:
+            state = await sandbox.state()
+        except SandboxNotFoundError:
+            pass
+        except PorticoError:
+            # Nobody can tell just now, and nobody is told of them either.
+            return
+        for session in [*self._sessions.values()]:
+            gone = session.sandbox == sandbox.id and (state is None or not session.is_of(state))
+            if gone and session.ended.is_set():
+                del self._sessions[session.id]
 
     def _make_room(self) -> None:
         if len(self._sessions) < SESSIONS_MAX:

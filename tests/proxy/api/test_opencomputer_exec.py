@@ -158,3 +158,17 @@ async def test_key_that_was_revoked_talks_no_more(at: tuple[Stage, str]) -> None
         assert socket.closed.code == 1008
     assert (await stage.got("GET", path))[0]["running"]
     await stage.got("POST", f"{path}/{session['sessionID']}/kill", {}, status=204)
+
+
+async def test_commands_of_a_destroyed_sandbox_are_not_told_to_the_next_of_its_name(at: tuple[Stage, str]) -> None:
+    stage, path = at
+    for name, destroy in (("my-app", "/v1/sandboxes/my-app"), ("other", "/api/sandboxes/other")):
+        path = f"/api/sandboxes/{name}/exec"
+        await stage.got("POST", "/v1/sandboxes", {"id": name}, status=201)
+        session = await stage.got("POST", path, {"cmd": "echo", "args": ["a secret"]}, status=201)
+        await _until_ended(stage, f"{path}/{session['sessionID']}/result")
+        assert (await stage.call("DELETE", destroy)).status in (200, 204)
+        assert session["sessionID"] not in stage.api.ground.sessions._sessions
+        await stage.got("POST", "/v1/sandboxes", {"id": name}, status=201)
+        assert await stage.got("GET", path) == []
+        await stage.refused(404, "NOT_FOUND", "GET", f"{path}/{session['sessionID']}/result")
