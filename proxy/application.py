@@ -20,6 +20,8 @@ from proxy.core.http1 import BadRequestError, Framing, FramingKind, RequestHead,
 from proxy.core.serving import RequestContent, RequestEnded, RequestStarted, ServerConnection
 from proxy.core.websocket import is_websocket_upgrade, websocket_fault
 from proxy.passage import HALF_CLOSED_GRACE_S, read_ahead
+from proxy.patience import Patience
+from proxy.relay import taken
 from proxy.transport import RECEIVE_BYTES
 
 # Every framework has ASGI types of its own, which do not fit each other: what the specification says is all there is.
@@ -39,6 +41,41 @@ class ClientGoneError(OSError):
     """There is nobody left to send to; an `OSError`, as ASGI has it (specification, "Disconnected client")."""
 
 
+class Delivery:
+    """Sends to a client, and says whether it takes what it is sent."""
+
+    __slots__ = ("_patience", "_sending", "_sends", "_stream", "stuck")
+
+    def __init__(self, stream: trio.abc.Stream, stalled_timeout_s: float) -> None:
+        """Prepare.
+
+        Args:
+            stream: The client's.
+            stalled_timeout_s: See `Options.stalled_timeout_s`.
+        """
+        self._stream = stream
+        self._patience = Patience(stalled_timeout_s)
+        self._sending = False
+        self._sends = 0
+        self.stuck = False
+        """`is_stuck` has said so: what the kernel keeps for the client is to be dropped."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send everything, waiting for room. One at a time. Raises: as the stream's `send_all`."""
+        self._sending = True
+        try:
+            await self._stream.send_all(data)
+        finally:
+            self._sending = False
+            self._sends += 1
+
+    def is_stuck(self, now: float) -> bool:
+        """Say whether the client has taken nothing for too long by `now`; to be asked every now and then."""
+        mark = (self._sends, *taken(self._stream)) if self._sending else None
+        self.stuck = self._patience.is_out(mark, now)
+        return self.stuck
+
+
 class AppExchange:
     """One HTTP request on its way to the app, and the answer on its way back."""
 
@@ -50,6 +87,7 @@ class AppExchange:
         *,
         scheme: str,
         peer: str,
+        stalled_timeout_s: float,
     ) -> None:
         """Prepare; the app is called by `run`.
 
@@ -59,7 +97,10 @@ class AppExchange:
             started: The head.
             scheme: As the client speaks it, ``http`` or ``https``.
             peer: The client's address.
+            stalled_timeout_s: See `Options.stalled_timeout_s`.
         """
+        self.delivery: Final = Delivery(stream, stalled_timeout_s)
+        """What goes to the client."""
         self._stream = stream
         self._http = http
         self._started = started
@@ -137,7 +178,7 @@ class AppExchange:
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self._started.expect_continue and not http.response_started:
                 # RFC 9110 section 10.1.1: it is wanted now, and not before.
-                await self._stream.send_all(http.informational(ResponseHead(100, b"Continue", [])))
+                await self.delivery.send_all(http.informational(ResponseHead(100, b"Continue", [])))
                 self._started = self._started._replace(expect_continue=False)
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if data:
@@ -192,7 +233,7 @@ class AppExchange:
 
     async def _send_all(self, data: bytes) -> None:
         try:
-            await self._stream.send_all(data)
+            await self.delivery.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone = True
             raise ClientGoneError("the client has left") from None

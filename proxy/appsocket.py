@@ -13,7 +13,7 @@ from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
-from proxy.application import Application, ClientGoneError, Scope, http_scope, response_head
+from proxy.application import Application, ClientGoneError, Delivery, Scope, http_scope, response_head
 from proxy.core.http1 import Framing, FramingKind, ResponseHead, values
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection
 from proxy.transport import RECEIVE_BYTES
@@ -42,8 +42,11 @@ class AppSocket:
         *,
         scheme: str,
         peer: str,
+        stalled_timeout_s: float,
     ) -> None:
         """Prepare; as `AppExchange`, and the handshake is in order."""
+        self.delivery: Final = Delivery(stream, stalled_timeout_s)
+        """What goes to the client."""
         self._stream = stream
         self._http = http
         self._head = started.head
@@ -211,7 +214,7 @@ class AppSocket:
     async def _send_frame(self, event: Event) -> None:
         async with self._sending:
             try:
-                await self._stream.send_all(self._frames.send(event))
+                await self.delivery.send_all(self._frames.send(event))
             except LocalProtocolError:
                 # A message that crossed a close has nowhere to go.
                 return
@@ -221,7 +224,7 @@ class AppSocket:
 
     async def _send_bytes(self, data: bytes) -> None:
         try:
-            await self._stream.send_all(data)
+            await self.delivery.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone = True
             raise ClientGoneError("the client has left") from None

@@ -53,6 +53,7 @@ class Connection:
     """One client connection, from its first byte to its last."""
 
     __slots__ = (
+        "_app",
         "_asked",
         "_begun",
         "_cut_first",
@@ -119,6 +120,7 @@ class Connection:
         self._idle = not returns
         # While a request waits to be admitted, or the app of the base domain has it.
         self._held: trio.CancelScope | None = None
+        self._app: AppExchange | AppSocket | None = None
         self._passage: Passage | None = None
         # The passage that the watchman saw here on his last round.
         self._seen_waiting: Passage | None = None
@@ -200,6 +202,9 @@ class Connection:
         """
         if now >= self._due:
             self._end()
+        if self._app is not None and self._app.delivery.is_stuck(now):
+            assert self._held is not None
+            self._held.cancel()
         passage = self._passage
         seen, self._seen_waiting = self._seen_waiting, passage
         if passage is None:
@@ -324,13 +329,25 @@ class Connection:
         """Have the app of the base domain answer; False if the connection cannot be used any more."""
         kind = AppSocket if wants_websocket(started) else AppExchange
         reception = self._reception
-        exchange = kind(
-            self._stream, self._http, started, scheme=reception.scheme_of(started.head), peer=reception.peer
+        exchange = self._app = kind(
+            self._stream,
+            self._http,
+            started,
+            scheme=reception.scheme_of(started.head),
+            peer=reception.peer,
+            stalled_timeout_s=self._options.stalled_timeout_s,
         )
         complete = False
-        with trio.CancelScope() as self._held:
-            complete = await exchange.run(app)
+        try:
+            with trio.CancelScope() as self._held:
+                complete = await exchange.run(app)
+        finally:
+            self._app = None
         stopped, self._held = self._held.cancelled_caught, None
+        if stopped and exchange.delivery.stuck:
+            if isinstance(self._stream, SocketTransport):
+                self._stream.abort()
+            return False
         if stopped and not self._http.response_started:
             await self._send_answer(refusal(Code.SHUTTING_DOWN), started)
             return True

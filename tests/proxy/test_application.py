@@ -207,3 +207,50 @@ async def test_no_content_has_no_length_and_the_connection_goes_on(open_engine: 
             await client.send_request("DELETE", "/", "example.com")
             response = await client.read_response("DELETE")
             assert (response.status, response.header("content-length")) == (204, None)
+
+
+LIMIT_S = 30.0
+
+
+async def flood(_scope: Any, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+
+async def test_client_that_takes_nothing_of_its_answer_is_let_go_of(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine(app=flood, options=Options(stalled_timeout_s=LIMIT_S)) as engine:
+        client = engine.connect(unbuffered=True)
+        await client.send_request("GET", "/", "example.com")
+        await client.read_head()
+        await trio.sleep(LIMIT_S - 1)
+        assert engine.router.connections == 1
+        await trio.sleep(4)
+        assert engine.router.connections == 0
+
+
+async def test_client_that_reads_slowly_keeps_its_answer(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine(app=flood, options=Options(stalled_timeout_s=LIMIT_S)) as engine:
+        client = engine.connect(unbuffered=True)
+        await client.send_request("GET", "/", "example.com")
+        await client.read_head()
+        for _ in range(10):
+            await trio.sleep(LIMIT_S - 5)
+            assert await client.stream.receive_some()
+        assert engine.router.connections == 1
+
+
+async def test_app_that_has_nothing_to_say_has_no_limit(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def quiet(_scope: Any, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await trio.sleep(10 * LIMIT_S)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async with open_engine(app=quiet, options=Options(stalled_timeout_s=LIMIT_S)) as engine:
+        assert (await engine.get("https://example.com/")).body == b"late"

@@ -187,3 +187,26 @@ async def test_handshake_out_of_order_is_an_ordinary_request(open_engine: OpenEn
         fields = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "short")]
         assert (await engine.get("https://example.com/", headers=fields)).status == 426
     assert kinds == ["http"]
+
+
+async def test_client_that_takes_nothing_of_what_it_is_sent_is_let_go_of(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def flood(_scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(65536)})
+
+    async with open_engine(app=flood, options=Options(stalled_timeout_s=30.0)) as engine:
+        client = engine.connect(unbuffered=True)
+        fields = [
+            *(("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ]
+        await client.send_request("GET", "/", "example.com", headers=fields)
+        assert (await client.receive()).startswith(b"HTTP/1.1 101 ")
+        await trio.sleep(29)
+        assert engine.router.connections == 1
+        await trio.sleep(6)
+        assert engine.router.connections == 0
