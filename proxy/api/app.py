@@ -2,6 +2,10 @@
 
 Starlette matches paths and speaks ASGI; that is all that is used of it. Whatever goes wrong becomes a `Problem` here,
 in one place.
+
+Who comes without a right key is a *stranger*. Nothing is done for strangers that takes time or room, but for the
+documents that they are sent; so they are not counted with the calls, of which there may be so many at once, but by
+themselves, and however little they read they hold up nobody who has a key.
 """
 
 import hashlib
@@ -11,7 +15,8 @@ from typing import Final
 
 import msgspec
 import structlog
-from starlette.requests import ClientDisconnect, Request
+import trio
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Send
@@ -22,17 +27,34 @@ from actors import where_raised
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
 from proxy.api.entrance import authenticate, check_still_held, enter
 from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Written
-from proxy.api.keys import KeyRecord, Scope
+from proxy.api.keys import KeyFileError, KeyRecord, Scope
 from proxy.api.problems import INTERNAL, NOT_FOUND, ProblemError, invalid, problem_of
 from proxy.api.schemas import Problem
+from proxy.core.addresses import Addresses, address_group
 
 log = structlog.get_logger("portico.api")
 
-Talk = Callable[[Ground, WebSocket], Awaitable[None]]
+Talk = Callable[[Ground, WebSocket, KeyRecord], Awaitable[None]]
 """Accepts a WebSocket and talks on it, or raises what the handshake is refused with."""
 
 CALLS_MAX: Final = 1024
-"""Under way at once, streams included: further ones are told to come again, and previews go on undisturbed."""
+"""With a right key, under way at once, streams included: further ones are told to come again, and previews go on
+undisturbed."""
+
+DOCUMENTS_MAX: Final = 64
+"""On their way to strangers at once; each holds a copy of a hundred KB."""
+
+DOCUMENTS_PER_CLIENT_MAX: Final = 8
+"""Of these, to one client address (of IPv6: its /64)."""
+
+SMALL_BYTES: Final = 4096
+"""What an answer may have and not be counted as a document: to refuse it would save nothing."""
+
+STRANGER_S: Final = 10.0
+"""For a stranger to take an answer; the largest document has a hundred KB."""
+
+_KEY: Final = "portico.key"
+"""Where a scope keeps the key of its request, or the error that says why it has none."""
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _NOBODY: Final = KeyRecord("", "", "read", 0.0, "")
@@ -49,6 +71,8 @@ class Api:
         self.operations: Final = tuple(operations)
         self._answers = Answers()
         self._under_way = 0
+        self._documents = 0
+        self._readers = Addresses(DOCUMENTS_PER_CLIENT_MAX)
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in self.operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
@@ -61,10 +85,14 @@ class Api:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request, or talk on one WebSocket."""
+        scope[_KEY] = self._key(scope)
+        if not _is_known(scope):
+            # Nothing but their reading is waited for. What they do not take in time is cut off.
+            with trio.move_on_after(STRANGER_S):
+                await self._router(scope, receive, send)
+            return
         if self._under_way >= CALLS_MAX:
-            await _response(_written(ProblemError(503, "OVERLOADED", "too many calls", {"Retry-After": "1"})))(
-                scope, receive, send
-            )
+            await _overloaded("too many calls")(scope, receive, send)
             return
         self._under_way += 1
         try:
@@ -72,13 +100,37 @@ class Api:
         finally:
             self._under_way -= 1
 
+    def _key(self, scope: ASGIScope) -> KeyRecord | Exception:
+        try:
+            return authenticate(self.ground, HTTPConnection(scope), in_query=scope["type"] == "websocket")
+        except (ProblemError, KeyFileError) as refusal:
+            # To be told if the call turns out to need a key.
+            return refusal
+
+    async def deliver(self, response: Response, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Send an answer, or to a stranger, while others are sent as much as strangers may have, a refusal."""
+        if _is_known(scope) or len(response.body) <= SMALL_BYTES:
+            await response(scope, receive, send)
+            return
+        client = address_group(scope["client"][0]) if scope["client"] is not None else None
+        if self._documents >= DOCUMENTS_MAX or (client is not None and not self._readers.enter(client)):
+            await _overloaded("too many documents are being sent")(scope, receive, send)
+            return
+        self._documents += 1
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._documents -= 1
+            if client is not None:
+                self._readers.leave(client)
+
     async def answer(self, operation: Operation, request: Request) -> Response:
         """Carry out one call."""
         try:
             if operation.need is Need.NOTHING:
                 call = Call(self.ground, request, _NOBODY, _NOBODYS_SCOPE, {})
                 return _as_response(await operation.handler(call))
-            key = authenticate(self.ground, request)
+            key = _key_of(request.scope)
             call, raw = await enter(self.ground, operation, request, key)
             return await self._carry_out(operation, call, request, raw)
         except ClientDisconnect:
@@ -132,7 +184,7 @@ class _Endpoint:
             response = _response(_written(problem))
         else:
             response = await self._api.answer(operation, Request(scope, receive, send))
-        await response(scope, receive, send)
+        await self._api.deliver(response, scope, receive, send)
 
 
 class _Socket:
@@ -145,7 +197,7 @@ class _Socket:
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
         try:
-            await self._talk(self._api.ground, socket)
+            await self._talk(self._api.ground, socket, _key_of(scope))
         except WebSocketDisconnect:
             # Expected: it has left.
             return
@@ -155,6 +207,22 @@ class _Socket:
             # ASGI lets a handshake be answered once it has been received.
             await socket.receive()
             await socket.send_denial_response(_response(_written(_problem(error))))
+
+
+def _key_of(scope: ASGIScope) -> KeyRecord:
+    """Return the key that a request bears, as it was found when that came.
+
+    Raises:
+        ProblemError, KeyFileError: As `authenticate`.
+    """
+    found: KeyRecord | Exception = scope[_KEY]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _is_known(scope: ASGIScope) -> bool:
+    return isinstance(scope[_KEY], KeyRecord)
 
 
 async def _not_found(scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -169,6 +237,10 @@ def _problem(error: Exception) -> ProblemError:
     if problem.status >= 500:
         log.warning("call refused", code=problem.code, error=str(error))
     return problem
+
+
+def _overloaded(text: str) -> Response:
+    return _response(_written(ProblemError(503, "OVERLOADED", text, {"Retry-After": "1"})))
 
 
 def _written(problem: ProblemError) -> Written:

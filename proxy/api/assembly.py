@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 from starlette.responses import HTMLResponse, Response
 
@@ -13,7 +14,7 @@ from actors import Domain, Runtime
 from proxy.api import administration, logs, opencomputer, processes, sandboxes, shares
 from proxy.api import domains as custom
 from proxy.api.app import Api
-from proxy.api.calls import HTML, Call, Ground, Need, Operation, Reply, Verify
+from proxy.api.calls import HTML, Call, Ground, Need, Operation, Verify
 from proxy.api.docs_page import CONTENT_SECURITY_POLICY, write_page
 from proxy.api.keys import KeyRing
 from proxy.api.openapi import write_document
@@ -43,11 +44,12 @@ async def open_api(
     """
     bases = tuple(Domain(domain) for domain in domains)
 
-    async def describe(_call: Call) -> Reply:
-        return Reply(200, document)
+    # Both are sent to anybody who asks: they are written once.
+    async def describe(_call: Call) -> Response:
+        return Response(written, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
     async def show(_call: Call) -> Response:
-        return HTMLResponse(write_page(document), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+        return HTMLResponse(shown, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
     page = Operation("GET", "/docs", "docs", "This document, for people.", show, Need.NOTHING, {200: HTML})
     described = Operation(
@@ -71,6 +73,7 @@ async def open_api(
             page,
         )
         document = write_document(operations, version("portico"))
+        written, shown = msgspec.json.encode(document), write_page(document)
         try:
             yield Api(ground, operations, {"/api/sandboxes/{id}/exec/{exec}": commands.attach})
         except Exception as error:  # noqa: BLE001  # raised again below, where no nursery wraps it in a group

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors import SandboxNotFoundError
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
-from proxy.api.entrance import authenticate, check_path, check_still_held, is_still_held, wait_revoked
+from proxy.api.entrance import check_path, check_still_held, is_still_held, wait_revoked
 from proxy.api.keys import KeyRecord, Scope
 from proxy.api.opencomputer_schemas import OcCommand, OcKill, OcPolled, OcResult, OcRunning, OcSession
 from proxy.api.present import shown_time
@@ -89,14 +89,13 @@ class Commands:
             raise ProblemError(400, "INVALID_REQUEST", str(error)) from None
         return Reply(204)
 
-    async def attach(self, ground: Ground, socket: WebSocket) -> None:
+    async def attach(self, ground: Ground, socket: WebSocket, key: KeyRecord) -> None:
         """Talk with a session over a WebSocket.
 
         Raises:
             ProblemError: It may not be, before the handshake is answered.
             KeyFileError: Nobody can tell.
         """
-        key = authenticate(ground, socket, in_query=True)
         path = check_path(socket.path_params, compatible=True)
         if not Scope.parse(key.scope).may_change(path["id"]):
             raise ProblemError(403, "FORBIDDEN", "this API key may not do that")

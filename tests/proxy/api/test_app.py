@@ -2,11 +2,14 @@
 
 import pytest
 import trio
+import trio.testing
 from starlette.responses import Response as StarletteResponse
 
 from proxy.api import app as app_module
-from proxy.api.app import Api
+from proxy.api.app import STRANGER_S, Api
 from proxy.api.calls import Call, Need, Operation, Reply
+from proxy.core.addresses import Addresses
+from proxy.testing import Client
 from tests.proxy.api.stage import SPEC, Stage
 
 AT = "/v1/sandboxes/my-app"
@@ -95,6 +98,60 @@ async def test_calls_beyond_the_limit_are_told_to_come_again(stage: Stage, monke
         response = await stage.call("GET", "/wait")
         assert (response.status, response.code, response.header("retry-after")) == (503, "OVERLOADED", "1")
         gate.set()
+
+
+async def ask_and_read_nothing(stage: Stage, path: str, *, peer: str = "192.0.2.7") -> Client:
+    """Ask for something, on a connection of which nothing is read; return it once the answer waits for room."""
+    client = stage.engine.connect(unbuffered=True, peer=peer)
+    await client.send_request("GET", path, "example.com")
+    await stage.engine.settle()
+    return client
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/v1/sandboxes", "/nothing"])
+async def test_strangers_that_read_nothing_hold_up_nobody_with_a_key(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, path: str
+) -> None:
+    monkeypatch.setattr(app_module, "CALLS_MAX", 2)
+    for number in range(20):
+        await ask_and_read_nothing(stage, path, peer=f"192.0.2.{number}")
+    assert stage.engine.router.connections == 20
+    assert await stage.got("GET", "/v1/sandboxes") == {"sandboxes": [], "next": None}
+    # Nor do they hold what they have for ever.
+    await trio.sleep(STRANGER_S + 2)
+    assert stage.engine.router.connections == 0
+
+
+async def test_strangers_are_sent_so_many_documents_at_once_all_together_and_each(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(app_module, "DOCUMENTS_MAX", 3)
+    stage.api._readers = Addresses(2)
+    for peer in ("192.0.2.7", "192.0.2.7"):
+        await ask_and_read_nothing(stage, "/openapi.json", peer=peer)
+    # The stage's own calls come from that address too.
+    response = await stage.call("GET", "/docs", key=None)
+    assert (response.status, response.code, response.header("retry-after")) == (503, "OVERLOADED", "1")
+    other = await ask_and_read_nothing(stage, "/openapi.json", peer="192.0.2.8")
+    third = stage.engine.connect(peer="192.0.2.9")
+    await third.send_request("GET", "/docs", "example.com")
+    assert (await third.read_response()).code == "OVERLOADED"
+    # What is no larger than a refusal is never refused for it, and whoever has a key is no stranger.
+    assert (await stage.got("GET", "/healthz", key=None)) == {"status": "ok"}
+    assert (await stage.got("GET", "/openapi.json"))["openapi"] == "3.1.0"
+    assert (await other.read_response()).status == 200
+    await third.send_request("GET", "/docs", "example.com")
+    assert (await third.read_response()).status == 200
+    await trio.sleep(STRANGER_S + 2)
+    assert (await stage.call("GET", "/docs", key=None)).status == 200
+
+
+async def test_stranger_that_reads_its_document_slowly_has_so_much_time(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    client = await ask_and_read_nothing(stage, "/openapi.json")
+    await trio.sleep(STRANGER_S - 1)
+    assert (await client.read_response()).status == 200
 
 
 async def test_head_is_get_without_content(stage: Stage) -> None:
