@@ -8,7 +8,7 @@ sandboxes, shares, processes, logs, domains, administration   the native calls
 opencomputer, opencomputer_exec, opencomputer_schemas   the calls of OpenComputer's published clients
 sessions           commands that somebody talks with
 present            how the state model's things look in answers
-schemas            what goes in and out, native
+schemas            what goes in and out, native; discreet: what of it may be printed
 openapi, docs_page the document, written from all that, and the page that shows it
 keys               who may call: named, scoped, kept as digests only
 idempotency        the same change asked for twice is made once

@@ -58,8 +58,8 @@ class Reply:
     """An answer."""
 
     status: int
-    value: object = None
-    """Becomes JSON; None: no content."""
+    value: object = field(default=None, repr=False)
+    """Becomes JSON; None: no content. Left out of `repr`: not every value is a struct of ours."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

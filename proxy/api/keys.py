@@ -24,6 +24,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from proxy.api.discreet import Discreet
+
 KEYS_MAX: Final = 256
 """All of them are compared at each request."""
 
@@ -57,7 +59,7 @@ class KeysFullError(Exception):
     """There are as many keys as there may be."""
 
 
-class Scope(Struct, frozen=True):
+class Scope(Discreet, frozen=True):
     """What a key may do: everything, look, or everything with one sandbox."""
 
     admin: bool = False
@@ -85,7 +87,7 @@ class Scope(Struct, frozen=True):
         return self.admin or (self.sandbox is not None and self.sandbox == sandbox)
 
 
-class KeyRecord(Struct, frozen=True):
+class KeyRecord(Discreet, frozen=True):
     """One key, as it is kept."""
 
     id: str

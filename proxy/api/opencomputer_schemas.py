@@ -5,8 +5,9 @@ Fields that are not known are left alone: their clients send many that mean noth
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from proxy.api.discreet import Discreet
 from proxy.api.schemas import ARGUMENTS_MAX, Environment, Word
 
 _Text = Annotated[str, Meta(max_length=4096)]
@@ -15,14 +16,14 @@ CommandSeconds = Annotated[float, Meta(ge=0, le=24 * 3600)]
 Program = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 
-class OcPreviewAuth(Struct, frozen=True, kw_only=True):
+class OcPreviewAuth(Discreet, frozen=True, kw_only=True):
     """A gate to be."""
 
     scheme: str = "bearer"
     token: Annotated[str, Meta(max_length=512)] = "auto"  # noqa: S105  a word, not a password
 
 
-class OcCreate(Struct, frozen=True, kw_only=True):
+class OcCreate(Discreet, frozen=True, kw_only=True):
     """A sandbox to be."""
 
     templateID: _Text = "base"
@@ -33,7 +34,7 @@ class OcCreate(Struct, frozen=True, kw_only=True):
     previewAuth: OcPreviewAuth | None = None
 
 
-class OcSandbox(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OcSandbox(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     """A sandbox."""
 
     sandboxID: str
@@ -48,26 +49,26 @@ class OcSandbox(Struct, frozen=True, kw_only=True, omit_defaults=True):
     previewAuthToken: str | UnsetType = UNSET
 
 
-class OcHibernated(Struct, frozen=True, kw_only=True):
+class OcHibernated(Discreet, frozen=True, kw_only=True):
     """What became of it."""
 
     sandboxID: str
     status: str
 
 
-class OcTimeout(Struct, frozen=True, kw_only=True):
+class OcTimeout(Discreet, frozen=True, kw_only=True):
     """Another time."""
 
     timeout: Seconds
 
 
-class OcWake(Struct, frozen=True, kw_only=True):
+class OcWake(Discreet, frozen=True, kw_only=True):
     """Perhaps with another time."""
 
     timeout: Seconds | None = None
 
 
-class OcCreatePreview(Struct, frozen=True, kw_only=True):
+class OcCreatePreview(Discreet, frozen=True, kw_only=True):
     """A preview to be."""
 
     # Looked at by the call itself, in their words.
@@ -76,7 +77,7 @@ class OcCreatePreview(Struct, frozen=True, kw_only=True):
     authConfig: dict[str, Any] | None = None
 
 
-class OcPreview(Struct, frozen=True, kw_only=True):
+class OcPreview(Discreet, frozen=True, kw_only=True):
     """A preview URL."""
 
     id: str
@@ -90,14 +91,14 @@ class OcPreview(Struct, frozen=True, kw_only=True):
     customHostname: str | UnsetType = UNSET
 
 
-class OcRotated(Struct, frozen=True, kw_only=True):
+class OcRotated(Discreet, frozen=True, kw_only=True):
     """Another token, told this once."""
 
     previewAuthToken: str
     scheme: str
 
 
-class OcCommand(Struct, frozen=True, kw_only=True):
+class OcCommand(Discreet, frozen=True, kw_only=True):
     """A command."""
 
     cmd: Program
@@ -107,7 +108,7 @@ class OcCommand(Struct, frozen=True, kw_only=True):
     timeout: CommandSeconds | None = None
 
 
-class OcResult(Struct, frozen=True, kw_only=True):
+class OcResult(Discreet, frozen=True, kw_only=True):
     """How a command ended."""
 
     exitCode: int
@@ -115,7 +116,7 @@ class OcResult(Struct, frozen=True, kw_only=True):
     stderr: str
 
 
-class OcRunning(Struct, frozen=True, kw_only=True):
+class OcRunning(Discreet, frozen=True, kw_only=True):
     """A command that goes on."""
 
     execId: str
@@ -123,7 +124,7 @@ class OcRunning(Struct, frozen=True, kw_only=True):
     startedAt: str
 
 
-class OcPolled(Struct, frozen=True, kw_only=True):
+class OcPolled(Discreet, frozen=True, kw_only=True):
     """How far a command has come."""
 
     running: bool
@@ -134,7 +135,7 @@ class OcPolled(Struct, frozen=True, kw_only=True):
     error: str | UnsetType = UNSET
 
 
-class OcSession(Struct, frozen=True, kw_only=True):
+class OcSession(Discreet, frozen=True, kw_only=True):
     """A command that can be talked with."""
 
     sessionID: str
@@ -147,7 +148,7 @@ class OcSession(Struct, frozen=True, kw_only=True):
     exitCode: int | UnsetType = UNSET
 
 
-class OcKill(Struct, frozen=True, kw_only=True):
+class OcKill(Discreet, frozen=True, kw_only=True):
     """A signal to be sent."""
 
     signal: Annotated[int, Meta(ge=1, le=64)] = 9

@@ -11,7 +11,9 @@ import atexit
 import gc
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType, field
+
+from proxy.api.discreet import Discreet
 
 SECONDS_MAX: Final = 366 * 24 * 3600
 """A year: no wait, grace or expiry of ours is meant to be longer."""
@@ -124,11 +126,11 @@ SleepAfter = Annotated[float, Meta(ge=1, le=SECONDS_MAX, description="Idle secon
 atexit.register(gc.freeze)
 
 
-class Request(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Request(Discreet, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Base of what is sent to the API."""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Answer(Discreet, frozen=True, kw_only=True):
     """Base of what the API answers."""
 
 
@@ -151,7 +153,7 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
     """Where a sandbox's services run."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=64)] = "process"
-    options: dict[str, str | bool | int] = {}
+    options: dict[str, str | bool | int] = field(default_factory=dict)
     """What the kind wants to know. Kept in the log in clear: no secrets."""
 
 
@@ -322,7 +324,7 @@ class StartProcess(Request, frozen=True, kw_only=True):
 
     command: Command
     cwd: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")] | None = None
-    env: Environment = {}
+    env: Environment = field(default_factory=dict)
     id: ProcessName | None = None
     restart: RestartWord = "never"
     """What happens when it exits by itself; the pauses grow from a tenth of a second to a minute."""
@@ -365,7 +367,7 @@ class Exec(Request, frozen=True, kw_only=True):
 
     command: Command
     cwd: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")] | None = None
-    env: Environment = {}
+    env: Environment = field(default_factory=dict)
     timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     """Seconds after which it is killed."""
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from actors import AsleepPolicy, ContainerSpec, CustomHostname, HostHeader, Port, RestartPolicy, SandboxId
 from proxy.api import schemas
+from proxy.api.discreet import Discreet
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -198,7 +199,7 @@ def revoke_share(sandbox: str, share_id: str) -> Call[schemas.Closed]:
     return Call("DELETE", _sandbox(sandbox, f"/shares/{segment(share_id)}"), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
 
 
-class PreviewURL(Struct, frozen=True, kw_only=True, rename={"sandbox": "sandboxId", "created_at": "createdAt"}):
+class PreviewURL(Discreet, frozen=True, kw_only=True, rename={"sandbox": "sandboxId", "created_at": "createdAt"}):
     """A port's preview, as the calls in OpenComputer's shape show it."""
 
     id: str
@@ -209,7 +210,7 @@ class PreviewURL(Struct, frozen=True, kw_only=True, rename={"sandbox": "sandboxI
     created_at: str
 
 
-class CreatePreviewURL(Struct, frozen=True, kw_only=True):
+class CreatePreviewURL(Discreet, frozen=True, kw_only=True):
     """What that asks for."""
 
     port: int

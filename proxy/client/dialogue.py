@@ -8,7 +8,7 @@ again: the caller has waited as long as they wanted to.
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -40,7 +40,8 @@ _IN_BETWEEN: Final = frozenset({502, 504})
 class Done(Generic[T]):
     """The call has its answer."""
 
-    answer: T
+    answer: T = field(repr=False)
+    """Left out of `repr`: it may be what a service has printed."""
 
 
 @dataclass(frozen=True, slots=True)

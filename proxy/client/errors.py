@@ -27,6 +27,7 @@ from actors import (
     RetryableError,
     RevocationIncompleteError,
 )
+from proxy.api.discreet import Discreet
 
 ERROR_LENGTH_MAX: Final = 2000
 """Of a server's words in an exception: a proxy in between may answer with a page."""
@@ -63,7 +64,7 @@ class ServerUnreachableError(RetryableError):
     code = "SERVER_UNREACHABLE"
 
 
-class Problem(msgspec.Struct):
+class Problem(Discreet, frozen=True):
     """The body of a refusal, as far as it matters here."""
 
     error: str
