@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 import trio
+from msgspec import UNSET
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
@@ -29,7 +30,7 @@ from proxy.api.entrance import authenticate, check_still_held, enter
 from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Written
 from proxy.api.keys import KeyFileError, KeyRecord, Scope
 from proxy.api.problems import INTERNAL, NOT_FOUND, ProblemError, invalid, problem_of
-from proxy.api.schemas import Problem
+from proxy.api.schemas import IncompleteRevocation, Problem
 from proxy.core.addresses import Addresses, address_group
 
 log = structlog.get_logger("portico.api")
@@ -244,7 +245,15 @@ def _overloaded(text: str) -> Response:
 
 
 def _written(problem: ProblemError) -> Written:
-    return Written(problem.status, _encode(Problem(error=problem.error, code=problem.code)), problem.headers)
+    shown = Problem(error=problem.error, code=problem.code)
+    if problem.remaining is not None:
+        shown = IncompleteRevocation(
+            error=problem.error,
+            code=problem.code,
+            remaining=problem.remaining,
+            token=UNSET if problem.token is None else problem.token.reveal(),
+        )
+    return Written(problem.status, _encode(shown), problem.headers, told_once=problem.token is not None)
 
 
 def _encode(value: object) -> bytes:

@@ -3,8 +3,9 @@
 What is promised: for as long as the server runs and the answer is kept (a day, unless room runs out), a request that
 bears a key seen before, from the same API key, is answered as the first one was, without being carried out again; if
 that one is still under way it waits for its end. The same key with another request is an error. Answers of 500 and
-more are not kept, as such a request may well be sent again. What is not promised is anything across a restart: all
-changes are made so that sending them again does no harm, except for those that draw a secret or start a process.
+more are not kept, as such a request may well be sent again; but for those that tell a secret, this once. What is not
+promised is anything across a restart: all changes are made so that sending them again does no harm, except for those
+that draw a secret or start a process.
 
 (draft-ietf-httpapi-idempotency-key-header-07 describes the field; the choices above are ours.)
 """
@@ -32,6 +33,8 @@ class Written:
     status: int
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+    told_once: bool = False
+    """It holds a secret that another request would not be told, so it is kept whatever its status."""
 
 
 class KeyReusedError(Exception):
@@ -88,7 +91,7 @@ class Answers:
         entry = self._entries[place] = _Entry(fingerprint, trio.current_time() + self._kept_s)
         try:
             written = await answer()
-            if written.status < 500:
+            if written.status < 500 or written.told_once:
                 entry.answer = written
                 self._bytes += len(written.body)
         finally:

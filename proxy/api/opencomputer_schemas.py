@@ -96,6 +96,8 @@ class OcRotated(Discreet, frozen=True, kw_only=True):
 
     previewAuthToken: str
     scheme: str
+    remaining: int | UnsetType = UNSET
+    """Ours: live visits that had been told to end, and had not in time. Left out if there are none."""
 
 
 class OcCommand(Discreet, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from actors import PorticoError, RetryableError
+from actors import PorticoError, PreviewToken, RetryableError, RevocationIncompleteError
 from proxy.api.keys import KeyFileError, KeyGoneError, KeysFullError
 
 RETRY_AFTER_S: Final = 1
@@ -39,12 +39,33 @@ STATUSES: Final[Mapping[str, int]] = {
 class ProblemError(Exception):
     """The request is refused; the text is for people and holds no secret."""
 
-    def __init__(self, status: int, code: str, error: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        error: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        remaining: int | None = None,
+        token: PreviewToken | None = None,
+    ) -> None:
+        """Refuse.
+
+        Args:
+            status: Of HTTP.
+            code: For programs.
+            error: For people.
+            headers: Further fields of the answer.
+            remaining: Of a revocation that is not complete: how many visits are left.
+            token: Of such a one: the preview token that is in force, told this once.
+        """
         super().__init__(error)
         self.status = status
         self.code = code
         self.error = error
         self.headers = dict(headers or {})
+        self.remaining = remaining
+        self.token = token
 
 
 def invalid(error: str) -> ProblemError:
@@ -64,6 +85,9 @@ def problem_of(error: Exception) -> ProblemError | None:
         return ProblemError(409, "TOO_MANY_KEYS", str(error))
     if isinstance(error, KeyFileError):
         return ProblemError(503, "KEYS_UNREADABLE", "the keys cannot be read; the server's log says why")
+    if isinstance(error, RevocationIncompleteError):
+        # What is durable has an owner, who would be locked out without the token.
+        return ProblemError(STATUSES[error.code], error.code, str(error), remaining=error.remaining, token=error.token)
     if isinstance(error, PorticoError):
         status = STATUSES.get(error.code)
         if status is None:

@@ -146,6 +146,14 @@ class Problem(Answer, frozen=True, kw_only=True):
     """For programs; stable."""
 
 
+class IncompleteRevocation(Problem, frozen=True, kw_only=True):
+    """What was asked for is done and kept: new visits are refused. But some live ones have not ended in time."""
+
+    remaining: Annotated[int, Meta(description="Live requests and streams that had been told to end and had not.")]
+    token: Annotated[str, Meta(description="The preview token that is in force, told this once.")] | UnsetType = UNSET
+    """Of a call that sets one."""
+
+
 # Sandboxes.
 
 

@@ -1,16 +1,20 @@
 """`portico port`, `share` and `preview`: who may reach a sandbox's services, and by which URL."""
 
 import os
-from typing import Annotated, Final
+from collections.abc import Awaitable
+from typing import Annotated, Final, TypeVar
 
 import cyclopts
 from cyclopts import Parameter
 
+from actors import RevocationIncompleteError
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, app, fail
 from proxy.cli.remote import HERE, Where, ask, print_json, print_line, print_table, say
 from proxy.cli.sandboxes import print_closed
 from proxy.client import AsyncClient, AsyncSandbox
+
+T = TypeVar("T")
 
 TOKEN_VARIABLE: Final = "PORTICO_PORT_TOKEN"  # noqa: S105  the name of a variable
 """A port token of one's own: a secret, so no flag."""
@@ -192,7 +196,7 @@ def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
     A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more.
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
-    made = ask(where, lambda client: AsyncSandbox(client, sandbox).set_preview_auth(own))
+    made = ask(where, lambda client: _told(AsyncSandbox(client, sandbox).set_preview_auth(own), where))
     if where.json:
         print_json(made)
     else:
@@ -211,10 +215,24 @@ def rotate(sandbox: Sandbox, /, *, grace: float = 0.0, where: Where = HERE) -> N
         Seconds for which the old one opens too. Default 0: it stops at once, and what leans on it is cut.
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
-    question = lambda client: AsyncSandbox(client, sandbox).rotate_preview_auth(grace=grace, token=own)  # noqa: E731
-    made = ask(where, question)
+    made = ask(
+        where,
+        lambda client: _told(AsyncSandbox(client, sandbox).rotate_preview_auth(grace=grace, token=own), where),
+    )
     if where.json:
         print_json(made)
     else:
         print_line(made.token)
         say(f"live visits that were ended: {made.closed}")
+
+
+async def _told(change: Awaitable[T], where: Where) -> T:
+    """Return what a change of the gate answers. If visits outlast it, its token is in force: print that, and fail."""
+    try:
+        return await change
+    except RevocationIncompleteError as error:
+        if error.token is not None and where.json:
+            print_json({"token": error.token.reveal(), "remaining": error.remaining})
+        elif error.token is not None:
+            print_line(error.token.reveal())
+        raise

@@ -334,11 +334,19 @@ class AsyncSandbox:
     # The gate.
 
     async def set_preview_auth(self, token: str | None = None) -> schemas.PreviewAuth:
-        """Ask every visit for a bearer token from now on; live visits are cut. The token is told this once."""
+        """Ask every visit for a bearer token from now on; live visits are cut. The token is told this once.
+
+        Raises:
+            RevocationIncompleteError: The token is in force, and is the error's `token`; some visits have not ended.
+        """
         return await self._client.send(calls.set_preview_auth(self.id, token))
 
     async def rotate_preview_auth(self, *, grace: float = 0.0, token: str | None = None) -> schemas.RotatedPreviewAuth:
-        """Replace the bearer token; the old one stops at once, or after `grace` seconds. The new is told this once."""
+        """Replace the bearer token; the old one stops at once, or after `grace` seconds. The new is told this once.
+
+        Raises:
+            RevocationIncompleteError: As `set_preview_auth`.
+        """
         return await self._client.send(calls.rotate_preview_auth(self.id, grace, token))
 
     # Processes.

@@ -21,9 +21,11 @@ import msgspec
 
 from actors import (
     DomainNotVerifiedError,
+    InvalidNameError,
     LogCorruptError,
     NotListeningError,
     PorticoError,
+    PreviewToken,
     RetryableError,
     RevocationIncompleteError,
 )
@@ -71,6 +73,7 @@ class Problem(Discreet, frozen=True):
     code: str | None = None
     port: int | None = None
     remaining: int | None = None
+    token: str | None = None
 
 
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = MappingProxyType(
@@ -136,12 +139,20 @@ def error_of(status: int, problem: Problem | None) -> PorticoError:
     return error
 
 
+def _token(problem: Problem) -> PreviewToken | None:
+    try:
+        return None if problem.token is None else PreviewToken(problem.token)
+    except InvalidNameError:
+        # No server of ours says so; what the error is matters more.
+        return None
+
+
 def _carried(known: type[PorticoError], problem: Problem) -> Mapping[str, object]:
     """Return the attributes that an error of a class has, as far as the answer tells."""
     if issubclass(known, NotListeningError):
         return {"port": problem.port or 0, "tried": ()}
     if issubclass(known, RevocationIncompleteError):
-        return {"remaining": problem.remaining or 0, "token": None}
+        return {"remaining": problem.remaining or 0, "token": _token(problem)}
     if issubclass(known, LogCorruptError):
         return {"offset": 0}
     if issubclass(known, DomainNotVerifiedError):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from actors import Domain, DomainBinding, DomainNotVerifiedError, PublicAddress, Runtime, SandboxId
+from actors import Domain, DomainBinding, DomainNotVerifiedError, Limits, PublicAddress, Runtime, SandboxId
 from proxy.api.app import Api
 from proxy.api.assembly import open_api
 from proxy.api.calls import Verify
@@ -80,7 +80,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(folder: Path) -> AsyncIterator[Stage]:
+async def open_stage(folder: Path, limits: Limits | None = None) -> AsyncIterator[Stage]:
     """Open all of it."""
     served: list[Api] = []
 
@@ -89,7 +89,7 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
 
     published: set[str] = set()
     ring = KeyRing(folder, ADMIN)
-    async with preview_engine(app=app) as engine:
+    async with preview_engine(app=app, limits=limits) as engine:
         # What is asked for where nothing is said of it.
         engine.runtime._around.containers["process"] = engine.containers  # type: ignore[index]  # a dict, in fact
         engine.runtime.public_address = PublicAddress(Domain("example.com"))

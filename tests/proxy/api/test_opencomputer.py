@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+import trio.testing
 
+from actors import Port, PortToken, SandboxId, Visit, VisitRequest
+from proxy.testing import respond
 from tests.proxy.api.stage import Stage
 
 ALL = "/api/sandboxes"
@@ -111,6 +114,27 @@ async def test_sandbox_sleeps_and_wakes(stage: Stage) -> None:
     await stage.got("POST", f"{at}/timeout", {"timeout": 0}, status=204)
     assert (await stage.got("GET", f"/v1/sandboxes/{name}"))["sleep_after"] is None
     await stage.refused(400, "INVALID_REQUEST", "POST", f"{at}/timeout", {"timeout": -1})
+
+
+async def test_token_that_is_in_force_is_told_even_if_visits_did_not_end(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    await stage.make()
+    port = await stage.got("PUT", "/v1/sandboxes/my-app/ports/8080", status=201)
+    stage.engine.container().handlers[8080] = respond()
+    bearer: bytes | None = None
+    # The first one sets the gate, the second rotates it.
+    for _ in range(2):
+        request = VisitRequest(Port(8080), PortToken(port["token"]), bearer)
+        stubborn = await stage.engine.runtime.admit(SandboxId("my-app"), request)
+        assert isinstance(stubborn, Visit)
+        rotated = await stage.got("POST", f"{ALL}/my-app/preview/rotate")
+        assert (rotated["scheme"], rotated["remaining"]) == ("bearer", 1)
+        stubborn.end()
+        bearer = rotated["previewAuthToken"].encode()
+        fields = [("Authorization", f"Bearer {rotated['previewAuthToken']}")]
+        assert (await stage.engine.get(port["url"], headers=fields)).status == 200
+    assert "remaining" not in await stage.got("POST", f"{ALL}/my-app/preview/rotate")
 
 
 async def test_token_is_rotated_until_the_sandbox_is_stopped(stage: Stage) -> None:

@@ -10,6 +10,8 @@ from actors import (
     FencedError,
     LogCorruptError,
     PorticoError,
+    PreviewToken,
+    RevocationIncompleteError,
     SandboxNotFoundError,
 )
 from proxy.api.keys import KeyFileError
@@ -43,6 +45,16 @@ def test_what_only_an_operator_can_mend_is_not_told_in_detail(error: Exception) 
     assert problem is not None
     assert problem.status == 503
     assert "/var" not in problem.error
+
+
+def test_token_of_an_incomplete_revocation_is_carried_and_not_shown() -> None:
+    error = RevocationIncompleteError("2 visits have not ended", remaining=2)
+    error.token = PreviewToken("the-token-in-force")
+    problem = problem_of(error)
+    assert problem is not None
+    assert problem.remaining == 2
+    assert problem.token == error.token
+    assert "in-force" not in f"{problem!r} {problem} {vars(problem)}"
 
 
 def test_bug_of_ours_is_no_problem_of_the_clients() -> None:

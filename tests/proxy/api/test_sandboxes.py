@@ -1,8 +1,9 @@
 """Calls about sandboxes, their ports and their gate: what they do, and what they answer."""
 
 import pytest
+import trio.testing
 
-from actors import SandboxId
+from actors import Port, PortToken, SandboxId, Visit, VisitRequest
 from proxy.testing import respond
 from tests.proxy.api.stage import SPEC, Stage
 
@@ -124,6 +125,50 @@ async def test_gate_is_set_and_rotated(stage: Stage) -> None:
     stage.engine.container().handlers[8080] = respond()
     for token, status in ((first["token"], 401), (second["token"], 200)):
         assert (await stage.engine.get(url, headers=[("Authorization", f"Bearer {token}")])).status == status
+
+
+async def test_token_that_is_in_force_is_told_even_if_visits_did_not_end(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    await stage.make()
+    port = await stage.got("PUT", f"{AT}/ports/8080", status=201)
+    stage.engine.container().handlers[8080] = respond()
+    bearer: bytes | None = None
+    for method, path in (("PUT", f"{AT}/preview-auth"), ("POST", f"{AT}/preview-auth/rotate")):
+        request = VisitRequest(Port(8080), PortToken(port["token"]), bearer)
+        stubborn = await stage.engine.runtime.admit(SandboxId("my-app"), request)
+        assert isinstance(stubborn, Visit)
+        headers = {"Idempotency-Key": f"once-{method}"}
+        first = await stage.call(method, path, headers=headers)
+        told = first.json()
+        assert isinstance(told, dict)
+        assert (first.status, told["code"], told["remaining"]) == (504, "REVOCATION_INCOMPLETE", 1)
+        # An answer that was lost on its way can be had again, and nothing is rotated by asking.
+        again = await stage.call(method, path, headers=headers)
+        assert (again.body, again.header("idempotency-replayed")) == (first.body, "true")
+        stubborn.end()
+        bearer = told["token"].encode()
+        fields = [("Authorization", f"Bearer {told['token']}")]
+        assert (await stage.engine.get(port["url"], headers=fields)).status == 200
+
+
+async def test_other_revocations_tell_how_many_remain_and_are_made_anew_when_asked_again(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    await stage.make()
+    port = await stage.got("PUT", f"{AT}/ports/8080", status=201)
+    stage.engine.container().handlers[8080] = respond()
+    request = VisitRequest(Port(8080), PortToken(port["token"]), None)
+    stubborn = await stage.engine.runtime.admit(SandboxId("my-app"), request)
+    assert isinstance(stubborn, Visit)
+    headers = {"Idempotency-Key": "once"}
+    response = await stage.call("DELETE", f"{AT}/ports/8080", headers=headers)
+    told = response.json()
+    assert isinstance(told, dict)
+    assert (response.status, told["remaining"]) == (504, 1)
+    assert told.keys() == {"error", "code", "remaining"}
+    stubborn.end()
+    assert await stage.got("DELETE", f"{AT}/ports/8080", headers=headers) == {"closed": 0}
 
 
 async def test_stopped_sandbox_stays_stopped(stage: Stage) -> None:

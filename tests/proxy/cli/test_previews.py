@@ -66,6 +66,24 @@ def test_preview_token_is_told_once_and_never_an_argument(
     assert server.asked[1].json == {"token": own or "auto", "grace": 5.0}
 
 
+@pytest.mark.parametrize("command", ["protect", "rotate"])
+def test_token_that_is_in_force_is_told_even_if_visits_did_not_end(
+    command: str, server: Script, portico: Command
+) -> None:
+    told = {"error": "2 visits have not ended", "code": "REVOCATION_INCOMPLETE", "remaining": 2, "token": "x" * 43}
+    server.answer(504, told)
+    server.answer(504, told)
+    server.answer(504, {**told, "token": None})
+    said = portico("preview", command, "my-app")
+    # What goes on reading the new token finds it; what looks at the exit code finds that the cut is not done.
+    assert (said.code, said.out) == (1, "x" * 43 + "\n")
+    assert "2 visits have not ended" in said.err
+    said = portico("preview", command, "my-app", "--json")
+    assert (said.code, json.loads(said.out)) == (1, {"token": "x" * 43, "remaining": 2})
+    said = portico("preview", command, "my-app")
+    assert (said.code, said.out) == (1, "")
+
+
 def test_previews_are_made_listed_and_deleted(server: Script, portico: Command) -> None:
     shown = {"id": "p", "sandboxId": "my-app", "hostname": "sb-1a2b3c4d-p80.localhost", "port": 80, "createdAt": "now"}
     server.answer(201, shown)

@@ -69,7 +69,22 @@ def test_what_an_error_carries_is_taken_over() -> None:
     assert (str(error), error.port, error.tried) == ("nothing answers on port 8080", 8080, ())
     incomplete = error_of(500, Problem("some remain", "REVOCATION_INCOMPLETE", remaining=3))
     assert isinstance(incomplete, RevocationIncompleteError)
-    assert incomplete.remaining == 3
+    assert (incomplete.remaining, incomplete.token) == (3, None)
+
+
+def test_token_that_is_in_force_is_not_lost_with_the_error() -> None:
+    problem = Problem("some remain", "REVOCATION_INCOMPLETE", remaining=3, token="the-token-in-force")
+    error = error_of(504, problem)
+    assert isinstance(error, RevocationIncompleteError)
+    assert error.token is not None
+    assert error.token.reveal() == "the-token-in-force"
+    assert "in-force" not in f"{error!r} {error} {vars(error)} {problem}"
+
+
+def test_token_that_can_be_none_is_none() -> None:
+    error = error_of(504, Problem("some remain", "REVOCATION_INCOMPLETE", remaining=3, token="short"))
+    assert isinstance(error, RevocationIncompleteError)
+    assert error.token is None
 
 
 @pytest.mark.parametrize(
