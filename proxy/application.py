@@ -137,6 +137,7 @@ class AppExchange:
         if not self._http.response_started:
             raise RuntimeError("the app gave no answer")
         if self._complete and not self._request_ended:
+            # Of an answer that came in pieces.
             self._read_rest()
         return self._complete
 
@@ -217,6 +218,11 @@ class AppExchange:
         out = b""
         if self._held is not None:
             assert self._length is not None
+            if not more and not self._request_ended:
+                # The answer is whole, and the app has not asked for all of the request: it will not be waited for.
+                self._read_rest()
+                if not self._request_ended:
+                    http.make_last()
             out = http.respond(self._held, Framing(FramingKind.LENGTH, self._length))
             self._held = None
         elif not http.response_started:

@@ -468,8 +468,10 @@ class Connection:
         if started is not None:
             as_html = wants_html(started.head.fields)
             # If all of the request is here, the connection can go on to the next one.
-            while isinstance(http.next_event(), RequestContent):
+            while isinstance(event := http.next_event(), RequestContent):
                 pass
+            if event is Signal.NEED_DATA or self.draining:
+                http.make_last()
         if as_html and started is not None and answer.code in ASKS_FOR_TOKEN:
             fields, body = sign_in_page(answer, started.head.target.decode("latin-1"))
         else:
@@ -484,6 +486,7 @@ class Connection:
     async def _send_last(self, answer: Answer, started: RequestStarted | None) -> None:
         """Answer, if nothing of an answer has been sent, and have done with the connection."""
         if not self._http.response_started:
+            self._http.make_last()
             await self._send_answer(answer, started)
             await self._linger()
 

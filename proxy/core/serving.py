@@ -329,6 +329,13 @@ class ServerConnection:
             self._expecting = False
         return write_response_head(head.status, head.reason, _without_framing(head.fields))
 
+    def make_last(self) -> None:
+        """Have the connection end with this answer, which then says so (RFC 9112 section 9.6).
+
+        For whoever gives the whole answer at once and will not wait for what is left of the request.
+        """
+        self._must_close = True
+
     def respond(self, head: ResponseHead, framing: Framing) -> bytes:
         """Write the head of the final answer, with the framing that suits this client.
 

@@ -95,8 +95,22 @@ async def test_answer_before_the_body_ends_the_connection(open_engine: OpenEngin
     async with open_engine(app=refuse) as engine:
         client = engine.connect()
         await client.send(b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 99\r\n\r\nsome")
-        assert (await client.read_response("POST")).status == 413
+        response = await client.read_response("POST")
+        # RFC 9112 section 9.6: whoever will close says so.
+        assert (response.status, response.header("connection")) == (413, "close")
         assert await client.receive() == b""
+
+
+async def test_answer_before_a_body_that_is_here_leaves_the_connection_usable(open_engine: OpenEngine) -> None:
+    async def refuse(_scope: Any, _receive: Receive, send: Send) -> None:
+        await answer(send, 413, b"too much")
+
+    async with open_engine(app=refuse) as engine:
+        client = engine.connect()
+        for _ in range(2):
+            await client.send(b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4\r\n\r\nsome")
+            response = await client.read_response("POST")
+            assert (response.status, response.header("connection")) == (413, None)
 
 
 async def test_body_that_breaks_the_protocol_is_answered_400(open_engine: OpenEngine) -> None:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from actors import Visit
+from actors.testing.containers import FakeRun
 from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import Limits
@@ -134,7 +135,32 @@ async def test_refusal_leaves_the_connection_usable(preview_engine: PreviewEngin
 async def test_refusal_before_the_content_has_come_ends_the_connection(preview_engine: PreviewEngine) -> None:
     client = preview_engine.connect()
     await client.send(b"POST / HTTP/1.1\r\nHost: elsewhere.net\r\nContent-Length: 100\r\n\r\nsome")
-    assert (await client.read_response()).status == 421
+    response = await client.read_response()
+    assert (response.status, response.header("connection")) == (421, "close")
+    await assert_ended(client)
+
+
+async def test_service_that_is_too_slow_in_the_middle_of_an_upload_ends_the_connection(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_run: FakeRun, _port: int) -> trio.abc.HalfCloseableStream:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(FakeRun, "dial", hang)
+    async with open_engine(options=Options(connect_timeout_s=3)) as engine:
+        url = await engine.expose(respond(b"hello"))
+        client = engine.connect()
+        await client.send(f"POST / HTTP/1.1\r\nHost: {host_of(url)}\r\nContent-Length: 100\r\n\r\nsome".encode())
+        response = await client.read_response()
+        assert (response.status, response.header("connection")) == (504, "close")
+        await assert_ended(client)
+
+
+async def test_answer_to_a_host_that_makes_no_sense_says_that_it_is_the_last(preview_engine: PreviewEngine) -> None:
+    client = preview_engine.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: 127.1\r\n\r\n")
+    response = await client.read_response()
+    assert (response.status, response.header("connection")) == (400, "close")
     await assert_ended(client)
 
 
@@ -390,7 +416,7 @@ async def test_request_that_waits_for_a_wake_is_told_when_the_server_will_not_wa
         await engine.settle()
         await engine.router.drain()
         answer = await client.read_response()
-        assert (answer.status, answer.code) == (503, "SHUTTING_DOWN")
+        assert (answer.status, answer.code, answer.header("connection")) == (503, "SHUTTING_DOWN", "close")
         engine.container().release_starts()
 
 

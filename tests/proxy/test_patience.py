@@ -178,6 +178,7 @@ async def test_client_that_owes_content_and_sends_none_is_told_and_let_go(
         assert visits(engine) == 1
         response = await client.read_response()
         assert (response.status, response.code) == (408, "REQUEST_TIMEOUT")
+        assert response.header("connection") == "close"
         assert visits(engine) == 0
         assert await client.read_to_end() == b""
 

@@ -131,7 +131,7 @@ async def test_content_that_does_not_come_is_not_waited_for(
     fields = f"Host: example.com\r\nX-API-Key: {ADMIN}\r\nContent-Length: 9\r\n\r\n"
     await client.send(f"POST /v1/sandboxes HTTP/1.1\r\n{fields}{{".encode())
     response = await client.read_response("POST")
-    assert (response.status, response.code) == (408, "TIMEOUT")
+    assert (response.status, response.code, response.header("connection")) == (408, "TIMEOUT", "close")
 
 
 async def test_nothing_is_read_for_who_has_no_key(stage: Stage) -> None:

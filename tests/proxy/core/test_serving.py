@@ -250,6 +250,17 @@ class TestAnswering:
         connection.end()
         assert connection.keep_alive is alive
 
+    def test_answer_that_is_to_be_the_last_says_so(self) -> None:
+        # RFC 9112 section 9.6.
+        connection = connected(POST[:-1])
+        assert events_of(connection)[-1] is Signal.NEED_DATA
+        connection.make_last()
+        assert connection.respond(ok(), EMPTY).endswith(b"Connection: close\r\n\r\n")
+        connection.end()
+        connection.receive(POST[-1:])
+        assert events_of(connection)[-1] is Signal.PAUSED
+        assert not connection.keep_alive
+
     @pytest.mark.parametrize(
         ("method", "status", "framing", "stated", "told"),
         [
