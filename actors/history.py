@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from actors.sandbox.events import Event, decode, encode
+from actors.sandbox.events import Event, dated, decode, encode
 from actors.sandbox.ids import SandboxId
 from actors.sandbox.state import SandboxState, evolve, restore, snapshot
 from actors.store import History, Store
@@ -16,8 +16,8 @@ from actors.store import History, Store
 MASK: Final = "****"
 # A digest is no secret, but nobody reads one, and it is bytes.
 _SECRET_FIELDS: Final = frozenset({"token", "digest"})
-_LEFT_OUT: Final = frozenset({"seal"})
-"""Secret, and of no interest to anybody who reads a history."""
+_LEFT_OUT: Final = frozenset({"seal", "created_at"})
+"""Of no interest to anybody who reads a history: secret the one, and the other is the time of the first moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def unfold(history: History) -> list[Moment]:
         state = restore(kept.version, kept.fields)
         moments.append(Moment(kept.sequence, kept.epoch, kept.time, None, state))
     for record in history.records:
-        event = decode(record.name, record.version, record.fields)
+        event = dated(decode(record.name, record.version, record.fields), record.time)
         state = evolve(state, event)
         moments.append(Moment(record.sequence, record.epoch, record.time, event, state))
     return moments

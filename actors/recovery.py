@@ -2,7 +2,7 @@
 
 import structlog
 
-from actors.sandbox.events import decode
+from actors.sandbox.events import dated, decode
 from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, fold, restore, snapshot
 from actors.store import Entry, History, Store, Tenure
 from actors.surroundings import Limits
@@ -20,7 +20,8 @@ def recover(history: History | None) -> SandboxState | None:
     state = None
     if history.snapshot is not None:
         state = restore(history.snapshot.version, history.snapshot.fields)
-    return fold((decode(record.name, record.version, record.fields) for record in history.records), state)
+    events = (dated(decode(record.name, record.version, record.fields), record.time) for record in history.records)
+    return fold(events, state)
 
 
 def has_grown(store: Store, tenure: Tenure | None, state: SandboxState | None, limits: Limits) -> bool:

@@ -305,7 +305,7 @@ def decide(
         as wanted. Or a `Refusal`.
     """
     if isinstance(command, CreateSandbox):
-        return _create(state, command, rules)
+        return _create(state, command, now, rules)
     if state is None or state.status is Status.DESTROYED:
         return _without_sandbox(command)
     match command:
@@ -375,7 +375,9 @@ def _without_sandbox(command: Command) -> tuple[Event, ...] | Refusal:
     return Refusal(RefusalReason.NOT_FOUND, "there is no such sandbox")
 
 
-def _create(state: SandboxState | None, command: CreateSandbox, rules: Rules) -> tuple[Event, ...] | Refusal:
+def _create(
+    state: SandboxState | None, command: CreateSandbox, now: float, rules: Rules
+) -> tuple[Event, ...] | Refusal:
     if state is not None and state.status is Status.DESTROYED:
         return Refusal(RefusalReason.NOT_FOUND, f"sandbox {command.sandbox} is being destroyed; try again")
     if state is not None:
@@ -391,6 +393,7 @@ def _create(state: SandboxState | None, command: CreateSandbox, rules: Rules) ->
         command.when_asleep or AsleepPolicy.WAKE,
         command.seal,
         sleep_after,
+        now,
     )
     if command.preview_auth_digest is None:
         return (created,)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.errors import InvalidNameError, UnknownRecordError
 from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
@@ -84,6 +85,8 @@ class SandboxCreated(msgspec.Struct, frozen=True):
     before there were seals."""
     sleep_after: float | None = None
     """Seconds without use after which it goes to sleep; None: never, as those that were made before there was this."""
+    created_at: float | None = None
+    """When, in seconds since 1970; None: written before there was this, and the record's own time says it."""
 
 
 class PortExposed(msgspec.Struct, frozen=True):
@@ -249,6 +252,13 @@ def decode(name: str, version: int, fields: Mapping[str, object]) -> Event:
         UnknownRecordError: The name or version is not known, or the fields do not fit it.
     """
     return decode_among(_EVENTS, name, version, fields)
+
+
+def dated(event: Event, time: float) -> Event:
+    """Return what a record of that time says, knowing when it happened also if it was written before it did."""
+    if isinstance(event, SandboxCreated) and event.created_at is None:
+        return replace(event, created_at=time)
+    return event
 
 
 def decode_among(known: Mapping[tuple[str, int], type[T]], name: str, version: int, fields: Mapping[str, object]) -> T:

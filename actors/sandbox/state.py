@@ -129,6 +129,8 @@ class SandboxState(msgspec.Struct, frozen=True):
     slept: bool = False
     """It was put to sleep, by its owner or for want of visitors, and has not been up since. Not so before its first
     run, or after a run that ended for another reason."""
+    created_at: float | None = None
+    """Seconds since 1970; None: its log was made short before there was this, and nobody knows any more."""
 
     @property
     def in_grace(self) -> bool:
@@ -153,6 +155,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     shares: list[Sharing] = []
     sleep_after: float | None = None
     slept: bool = False
+    created_at: float | None = None
 
 
 def evolve(state: SandboxState | None, event: Event) -> SandboxState:
@@ -171,6 +174,7 @@ def evolve(state: SandboxState | None, event: Event) -> SandboxState:
             event.when_asleep,
             seal=event.seal,
             sleep_after=event.sleep_after,
+            created_at=event.created_at,
         )
     if state is None or state.status is Status.DESTROYED:
         raise UnknownRecordError(f"{type(event).__name__} for a sandbox that does not exist")

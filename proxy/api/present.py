@@ -44,6 +44,7 @@ def shown_sandbox(
         when_asleep=state.when_asleep.value,
         sleep_after=state.sleep_after,
         preview_auth=state.auth is not None,
+        created_at=shown_time(state.created_at) if state.created_at is not None else None,
         ports=shown_ports(state, runtime, secrets=secrets),
         preview_auth_token=preview_auth_token,
     )

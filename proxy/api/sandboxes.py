@@ -4,7 +4,6 @@ import secrets
 from typing import Annotated, Final
 
 from msgspec import UNSET, Meta
-from msgspec.structs import replace
 
 from actors import (
     AsleepPolicy,
@@ -19,7 +18,7 @@ from actors import (
 )
 from proxy.api import schemas
 from proxy.api.calls import Call, Need, Operation, Reply
-from proxy.api.present import shown_port, shown_ports, shown_sandbox, shown_time
+from proxy.api.present import shown_port, shown_ports, shown_sandbox
 from proxy.api.problems import ProblemError, invalid
 
 PREVIEW_TOKEN_BYTES: Final = 32
@@ -84,8 +83,7 @@ async def list_sandboxes(call: Call) -> Reply:
 
 
 async def get_sandbox(call: Call) -> Reply:
-    shown = await _shown(call)
-    return Reply(200, replace(shown, created_at=await _created_at(call)))
+    return Reply(200, await _shown(call))
 
 
 async def change_sandbox(call: Call) -> Reply:
@@ -174,12 +172,6 @@ async def _state_of(call: Call, sandbox: SandboxId) -> SandboxState | None:
 async def _shown(call: Call) -> schemas.Sandbox:
     state = await (await call.sandbox()).state()
     return shown_sandbox(state, call.runtime, secrets=call.sees_secrets(call.sandbox_id))
-
-
-async def _created_at(call: Call) -> str | None:
-    [first, *_] = await call.runtime.history(call.sandbox_id)
-    # A snapshot in its place stands for a beginning that was compacted away.
-    return shown_time(first.time) if first.event is not None else None
 
 
 def _own(token: str) -> str | None:

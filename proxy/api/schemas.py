@@ -223,7 +223,7 @@ class Sandbox(Answer, frozen=True, kw_only=True):
     """Whether visitors must bear a token."""
     ports: list[Port]
     created_at: str | None = None
-    """Told of one sandbox that is asked for by its id, as long as its log still says so."""
+    """Null if nobody knows any more: its log was made short by a Portico that did not keep it."""
     preview_auth_token: str | None = None
     """Told once, in the answer to the request that set the gate."""
 

@@ -22,7 +22,7 @@ from actors.store import Entry, History, Record
 
 NAME = SandboxId("my-app")
 TOKEN = "k3v9x0q2m7t1z8aa"
-CREATED = SandboxCreated(NAME, ContainerSpec("process"), False, AsleepPolicy.WAKE)
+CREATED = SandboxCreated(NAME, ContainerSpec("process"), False, AsleepPolicy.WAKE, created_at=100.0)
 EXPOSED = PortExposed(Port(8080), PortToken(TOKEN), "web", HostHeader.LOCALHOST)
 GATED = PreviewAuthSet(b"\x01" * 32)
 UNEXPOSED = PortUnexposed(Port(8080))

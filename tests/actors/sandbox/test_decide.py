@@ -79,7 +79,7 @@ STABLE = PortToken("stable")
 OTHER = PortToken("other_token")
 ONE, TWO, THREE = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
 
-CREATED = SandboxCreated(APP, ContainerSpec(), sleep_after=600.0)
+CREATED = SandboxCreated(APP, ContainerSpec(), sleep_after=600.0, created_at=0.0)
 WEB = PortExposed(Port(8080), STABLE)
 STOPPED = SandboxStopped()
 GONE = SandboxDestroyed()
@@ -117,8 +117,8 @@ def test_creation_takes_its_defaults() -> None:
 def test_creation_with_a_gate_is_never_without_it() -> None:
     spec = ContainerSpec("address", {"host": "127.0.0.1"})
     command = CreateSandbox(APP, spec, True, AsleepPolicy.STALE, ONE)
-    assert decide(None, command, 0.0) == (
-        SandboxCreated(APP, spec, True, AsleepPolicy.STALE, sleep_after=600.0),
+    assert decide(None, command, 9.0) == (
+        SandboxCreated(APP, spec, True, AsleepPolicy.STALE, sleep_after=600.0, created_at=9.0),
         PreviewAuthSet(ONE),
     )
 

@@ -30,6 +30,7 @@ from actors.sandbox.events import (
     ShareRedeemed,
     ShareRevoked,
     SleepAfterSet,
+    dated,
     decode,
     encode,
 )
@@ -49,6 +50,7 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
             AsleepPolicy.STALE,
             Seal(bytes(32)),
             60.0,
+            1.5,
         ),
         (
             "sandbox_created",
@@ -60,6 +62,7 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
                 "when_asleep": "stale",
                 "seal": bytes(32),
                 "sleep_after": 60.0,
+                "created_at": 1.5,
             },
         ),
     ),
@@ -124,6 +127,21 @@ OLD: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
         ),
     ),
     (
+        SandboxCreated(SandboxId("my-app"), ContainerSpec(), False, AsleepPolicy.WAKE, Seal(bytes(32)), 60.0),
+        (
+            "sandbox_created",
+            1,
+            {
+                "sandbox": "my-app",
+                "container": {"kind": "process", "options": {}},
+                "open_ports": False,
+                "when_asleep": "wake",
+                "seal": bytes(32),
+                "sleep_after": 60.0,
+            },
+        ),
+    ),
+    (
         PortExposed(Port(8080), PortToken("stable"), "web", HostHeader.PRESERVE, False),
         ("port_exposed", 1, {"port": 8080, "token": "stable", "name": "web", "host_header": "preserve"}),
     ),
@@ -139,6 +157,14 @@ def test_event_of_an_older_log_means_what_it_meant(event: Event, logged: tuple[s
 def test_event_is_logged_as_ever(event: Event, logged: tuple[str, int, dict[str, object]]) -> None:
     assert encode(event) == logged
     assert decode(*logged) == event
+
+
+def test_creation_that_says_when_it_was_keeps_that_and_another_takes_its_records_time() -> None:
+    old = SandboxCreated(SandboxId("my-app"), ContainerSpec())
+    new = SandboxCreated(SandboxId("my-app"), ContainerSpec(), created_at=1.5)
+    assert (dated(old, 1.5), dated(new, 9.0)) == (new, new)
+    other = PortUnexposed(Port(8080))
+    assert dated(other, 9.0) is other
 
 
 def test_creation_from_before_there_were_seals_is_read() -> None:

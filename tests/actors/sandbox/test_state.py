@@ -207,7 +207,7 @@ def test_equal_states_have_equal_snapshots(state: SandboxState | None) -> None:
         assert snapshot(state) == snapshot(restore(SNAPSHOT_VERSION, snapshot(state)))
 
 
-ADDED = {"seal", "shares", "sleep_after", "slept"}
+ADDED = {"seal", "shares", "sleep_after", "slept", "created_at"}
 """Fields that snapshots of version 1 did not have."""
 
 
@@ -240,6 +240,7 @@ def test_snapshot_is_kept_as_ever() -> None:
         "shares": [],
         "sleep_after": None,
         "slept": False,
+        "created_at": None,
     }
 
 

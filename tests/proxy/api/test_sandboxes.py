@@ -3,7 +3,7 @@
 import pytest
 import trio.testing
 
-from actors import Port, PortToken, SandboxId, Visit, VisitRequest
+from actors import Moment, Port, PortToken, Runtime, SandboxId, Visit, VisitRequest
 from proxy.testing import respond
 from tests.proxy.api.stage import SPEC, Stage
 
@@ -21,14 +21,14 @@ async def test_sandbox_is_made_once_and_agreed_upon_after_that(stage: Stage) -> 
         "sleep_after": 60.0,
         "preview_auth": False,
         "ports": [],
-        "created_at": None,
+        "created_at": made["created_at"],
         "preview_auth_token": None,
     }
     again = await stage.got("POST", "/v1/sandboxes", {"id": "MY-APP", "when_asleep": "stale"})
     assert again == made
     shown = await stage.got("GET", AT)
-    assert shown.pop("created_at").startswith("2025-")
-    assert {**shown, "created_at": None} == made
+    assert shown["created_at"].startswith("2025-")
+    assert shown == made
     await stage.refused(409, "SANDBOX_MISMATCH", "POST", "/v1/sandboxes", {"id": "my-app", "open_ports": True})
 
 
@@ -112,6 +112,18 @@ async def test_url_is_built_on_the_domain_that_is_asked_for(stage: Stage) -> Non
     assert port["url"] == "https://8080-my-app-t.other.example/"
     await stage.refused(400, "INVALID_REQUEST", "PUT", f"{AT}/ports/8080", {"domain": "1.2.3.4"})
     await stage.refused(400, "CUSTOM_DOMAIN_REQUIRED", "PUT", f"{AT}/ports/8080", {"domain": "a.workers.dev"})
+
+
+async def test_when_it_was_made_is_told_without_reading_its_log(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await stage.make()
+
+    async def read(_runtime: Runtime, _sandbox: str) -> list[Moment]:
+        raise AssertionError("this reads a whole log")
+
+    monkeypatch.setattr(Runtime, "history", read)
+    assert (await stage.got("GET", AT))["created_at"] == made["created_at"]
+    [listed] = (await stage.got("GET", "/v1/sandboxes"))["sandboxes"]
+    assert listed["created_at"] == made["created_at"]
 
 
 async def test_gate_is_set_and_rotated(stage: Stage) -> None:
