@@ -193,7 +193,8 @@ def delete_preview(sandbox: Sandbox, port: PortNumber, /, *, where: Where = HERE
 def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
     """Let only visitors in who bear a preview token, from now on; print it, this once.
 
-    A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more.
+    A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more. If live visits
+    outlast the change, the token is in force and printed all the same, and the exit code is 1.
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
     made = ask(where, lambda client: _told(AsyncSandbox(client, sandbox).set_preview_auth(own), where))
@@ -207,7 +208,8 @@ def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 def rotate(sandbox: Sandbox, /, *, grace: float = 0.0, where: Where = HERE) -> None:
     """Replace the preview token of a sandbox; print the new one, this once.
 
-    A token of one's own is taken from PORTICO_PREVIEW_TOKEN.
+    A token of one's own is taken from PORTICO_PREVIEW_TOKEN. If live visits outlast the change, the new token is in
+    force and printed all the same, and the exit code is 1.
 
     Parameters
     ----------
