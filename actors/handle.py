@@ -248,7 +248,8 @@ class Sandbox:
             restart: ``"never"`` (default), ``"on-failure"`` or ``"always"``: what happens when it exits by itself. The
                 pauses grow from a tenth of a second to a minute.
 
-        It is started again when the sandbox wakes, unless it has exited with 0 or was told to end by `Process.kill`.
+        It is started again when the sandbox wakes, unless it has exited by itself (with any code, and is not to be
+        started again by `restart`) or was told to end by `Process.kill`.
         Asked for once more after a wake, the one that was brought back is returned; so a program may provision its
         sandbox each time it starts. Of what was started under the same id otherwise, the new takes the place.
 

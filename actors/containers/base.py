@@ -29,10 +29,13 @@ class ProcessStatus(StrEnum):
 
 
 class RestartPolicy(StrEnum):
-    """What happens when a process exits by itself; one that its owner told to end is never started again."""
+    """What happens when a process exits by itself; one that its owner told to end is never started again.
+
+    What the end of its whole run took with it has not exited by itself: the next run starts it, by every policy.
+    """
 
     NEVER = "never"
-    """Not before the sandbox wakes the next time, and then only if it exited with another code than 0."""
+    """It stays down, with whatever code it exited and over every sleep, until it is asked for again."""
     ON_FAILURE = "on-failure"
     """Started again, after ever longer pauses, unless it exited with 0."""
     ALWAYS = "always"

@@ -383,8 +383,7 @@ class ProcessRun:
             self._tasks.start_soon(self._start_again, service)
             return
         service.settle(Stage.EXITED, exit_code=exit_code)
-        if exit_code == 0:
-            self._tasks.start_soon(self._leave_out, service.id)
+        self._tasks.start_soon(self._leave_out, service.id)
 
     async def _start_again(self, service: Service) -> None:
         """Task: start a service once more after a pause, and again if that fails, until its owner ends it."""
@@ -423,7 +422,7 @@ class ProcessRun:
             service.settle(Stage.EXITED, exit_code=service.exit_code)
 
     async def _leave_out(self, process_id: str) -> None:
-        """Task: what has done its work is not started again."""
+        """Task: what has ended by itself, and is not to be started again, stays down over a sleep too."""
         # Another may have taken its id meanwhile.
         if not any(service.id == process_id for service in self._current()):
             try:

@@ -3,9 +3,10 @@
 One file in the container's folder, ``services``: JSON, readable by its owner alone (0600), replaced as a whole. It is
 not in the sandbox's log, because the environment of a service is where people put secrets, and a log is kept and shown.
 
-A service is remembered from before its start is acknowledged until it has exited with 0, or its owner has told it to
-end; one that crashed stays, and is started again by the next wake. So `start_process` is for what is to go on running,
-and `exec` for what is to be done once.
+A service is remembered from before its start is acknowledged until it has exited by itself and its restart policy
+leaves it at that, or until its owner has told it to end: a wake restores what the sleep, or the end of the keeper, took
+away, and revives nothing that was down before. So `start_process` is for what is to go on running, and `exec` for what
+is to be done once.
 """
 
 import os
@@ -23,7 +24,7 @@ from actors.errors import ContainerError
 SERVICES_FILE: Final = "services"
 
 SERVICES_MAX: Final = 256
-"""Remembered at once, as many as may run at once; of those that have crashed, the oldest make room."""
+"""Remembered at once, as many as may run at once; of those that did not start again, the oldest make room."""
 
 PORTS_MAX: Final = 256
 """Ports remembered at once."""

@@ -1,5 +1,6 @@
 """A service over the runs of its container: brought back by a wake, started again by its policy, or left alone."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -30,25 +31,24 @@ def ids(run: ProcessRun) -> list[str]:
     return [process.id for process in run.processes() if process.status is ProcessStatus.RUNNING]
 
 
-async def test_a_wake_brings_back_what_ran_and_what_had_crashed(up: Up, lifeline: Lifeline, tmp_path: Path) -> None:
+async def test_a_wake_brings_back_what_ran(up: Up, lifeline: Lifeline) -> None:
     env = {"LIFELINE": str(lifeline.path), "SECRET": "hunter2"}
     script = 'exec 9>"$LIFELINE"; echo "$SECRET $PWD" >&9; exec sleep 1000000'
     async with up() as run:
         await run.start_process(ProcessOptions(script, "/tmp", env, "web"))
         await run.start_process(ProcessOptions(FOREVER, id="worker"))
-        crashed = await run.start_process(ProcessOptions("exit 3", id="crashed"))
-        assert await crashed.wait() == 3
         assert await lifeline.wait_held() == ["hunter2 /tmp"]
         await run.sleep()
     async with up("run-2") as woken:
         assert await lifeline.wait_held() == ["hunter2 /tmp"]
-        assert {process.id for process in woken.processes()} == {"web", "worker", "crashed"}
+        assert {process.id for process in woken.processes()} == {"web", "worker"}
 
 
-async def test_what_has_done_its_work_and_what_its_owner_ended_is_not_brought_back(up: Up) -> None:
+async def test_what_has_exited_by_itself_and_what_its_owner_ended_is_not_brought_back(up: Up) -> None:
     async with up() as run:
-        done = await run.start_process(ProcessOptions("exit 0", id="done"))
-        await done.wait()
+        for code, restart in ((0, RestartPolicy.ON_FAILURE), (3, RestartPolicy.NEVER), (0, RestartPolicy.NEVER)):
+            done = await run.start_process(ProcessOptions(f"exit {code}", id=f"done-{code}-{restart}", restart=restart))
+            assert await done.wait() == code
         for number in (signal.SIGTERM, signal.SIGKILL):
             ended = await run.start_process(ProcessOptions(FOREVER, id=f"ended-{number}"))
             await ended.kill(number)
@@ -106,6 +106,15 @@ async def test_a_stopped_sandbox_forgets_the_secrets_of_its_services(up: Up, con
         await run.start_process(ProcessOptions(FOREVER, env={"KEY": "hunter2"}, id="web"))
     await container.retire()
     assert not any(b"hunter2" in path.read_bytes() for path in container._folder.rglob("*") if path.is_file())
+
+
+async def test_what_was_killed_with_its_keeper_is_brought_back(up: Up) -> None:
+    async with up() as run:
+        await run.start_process(ProcessOptions(FOREVER, id="web"))
+        os.kill(run._keeper.pid, signal.SIGKILL)
+        await run.wait_stopped()
+    async with up("run-2") as woken:
+        assert ids(woken) == ["web"]
 
 
 # Policies.
