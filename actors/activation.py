@@ -313,6 +313,11 @@ class Activation:
             self.endings.finish_revocation, message.reply, self.state, ended, run, self._container, drain
         )
 
+    @property
+    def sleeping_run(self) -> Run | None:
+        """The run that sleeps with its processes still there, if one does."""
+        return None if self._container is None else self._container.asleep
+
     def _current_run_id(self) -> str | None:
         return None if self.state is None else self.state.run_id
 

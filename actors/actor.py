@@ -195,6 +195,11 @@ class Actor:
         """The run that is up, if one is; for those who only look."""
         return None if self._activation is None else self._activation.runs.run
 
+    @property
+    def sleeping_run(self) -> Run | None:
+        """The run that sleeps with its processes still there, if one does; for those who only look."""
+        return None if self._activation is None else self._activation.sleeping_run
+
     def _idle_activation(self) -> Activation | None:
         """Return the activation if a turn can be taken at once."""
         activation = self._activation

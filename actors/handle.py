@@ -264,9 +264,12 @@ class Sandbox:
             )
 
     async def list_processes(self) -> list[Process]:
-        """Return the processes of the current run, exited ones included; none while asleep. Wakes nothing."""
+        """Return the processes of the current run, exited ones included. Wakes nothing.
+
+        While the sandbox sleeps there are those that sleep with it, frozen, and otherwise none.
+        """
         await self._state()
-        run = self._runtime.live_run(self.id)
+        run = self._runtime.live_run(self.id) or self._runtime.sleeping_run(self.id)
         return [] if run is None else [Process(process, run) for process in run.processes()]
 
     async def get_process(self, id: str) -> Process:  # noqa: A002 - the published name

@@ -278,6 +278,11 @@ class Runtime:
         actor = self._actors.get(sandbox)
         return None if actor is None else actor.live_run
 
+    def sleeping_run(self, sandbox: SandboxId) -> Run | None:
+        """Return the run that sleeps in this process with its processes, if one does and its actor is in memory."""
+        actor = self._actors.get(sandbox)
+        return None if actor is None else actor.sleeping_run
+
     def now(self) -> float:
         """Return the time by which everything here is judged, in seconds since 1970."""
         return self._around.clock()

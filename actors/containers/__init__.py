@@ -5,6 +5,7 @@
     base.py           what the runtime expects of any kind of container
     process.py        child processes on this host
       process_run.py    one run of it: a keeper's socket and what it has told
+      freezing.py       runs whose processes stand still between them
       keeper.py         the program that owns the processes; imports nothing of ours
       launch.py         options checked, environment made (pure)
       leftovers.py      what an earlier run left, found and ended

@@ -126,6 +126,10 @@ class AddressContainer:
     def __repr__(self) -> str:
         return f"<address container at {self._host}>"
 
+    @property
+    def asleep(self) -> None:
+        """None: what is at its host is not known here."""
+
     async def start(self, run_id: str, nursery: trio.Nursery) -> "AddressRun":  # noqa: ARG002  # no tasks to run
         await trio.lowlevel.checkpoint()
         if self._on_wake is not None:

@@ -25,6 +25,8 @@ class ProcessStatus(StrEnum):
     RUNNING = "running"
     RESTARTING = "restarting"
     """It has exited, and is started again after a pause."""
+    FROZEN = "frozen"
+    """Its sandbox sleeps. It stands still where it was, and goes on when the sandbox wakes."""
     EXITED = "exited"
 
 
@@ -198,6 +200,10 @@ class Run(Protocol):
 
 class Container(Protocol):
     """A sandbox's place."""
+
+    @property
+    def asleep(self) -> Run | None:
+        """The run that sleeps here with its processes still there, for those who only look; None if none does."""
 
     async def start(self, run_id: str, nursery: trio.Nursery) -> Run:
         """Bring the place up as a new run, with the services that slept when the run before it did.

@@ -11,6 +11,7 @@ The folder of a sandbox's container::
     runs/<run id>/          of the newest runs
         keeper              who keeps it (see `leftovers.py`)
         keeper.stderr       why it failed, if it did
+        frozen              there while its processes stand still; the folder then moves to the run that wakes them
         <process id>.log    newest output, and <process id>.log.1 before it
 """
 
@@ -27,15 +28,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from actors.containers import keeper
-from actors.containers.base import Container, ContainerContext, ContainerFactory
+from actors.containers.base import Container, ContainerContext, ContainerFactory, Run
+from actors.containers.freezing import FreezingRun
+from actors.containers.keeper import FROZEN_FILE
 from actors.containers.launch import base_environment, check_run_id
 from actors.containers.leftovers import end_leftovers
 from actors.containers.process_run import KEEPER_STDERR, ProcessRun
 from actors.containers.services import ServiceBook
 from actors.errors import ContainerError, ContainerStartError
+
+log = structlog.get_logger("portico.process")
 
 RUNS_KEPT: Final = 3
 """Folders of runs, the current one included: their logs are what is asked for after a crash."""
@@ -49,8 +55,17 @@ _KEEPER_PROGRAM: Final = (
 )
 
 
+THAW_S: Final = 60.0
+"""For frozen processes to go on; less than the wake deadline, so that there is time to start them anew instead."""
+
+
 def process_containers(*, stop_grace: float = STOP_GRACE_S, python: str = sys.executable) -> ContainerFactory:
-    """Return a factory of process containers, which take no options.
+    """Return a factory of process containers.
+
+    They take one option. ``sleep`` says what becomes of the processes when the sandbox sleeps: ``"stop"`` (default),
+    they are ended and started again; ``"freeze"``, they stand still (SIGSTOP) and go on where they were, with all that
+    they had in memory, and hold that memory meanwhile. What is frozen ends with the server, and is then started again
+    by the next wake.
 
     Args:
         stop_grace: Seconds from the polite signal to the one that cannot be ignored.
@@ -62,21 +77,53 @@ def process_containers(*, stop_grace: float = STOP_GRACE_S, python: str = sys.ex
     if not math.isfinite(stop_grace) or stop_grace < 0:
         raise ValueError(f"stop_grace is a number of seconds, not {stop_grace}")
 
+    # {folder: container}, of those in which something is frozen: it outlasts the activation that put it to sleep.
+    asleep: dict[Path, ProcessContainer] = {}
+
     def make(context: ContainerContext, options: Mapping[str, object]) -> Container:
-        if options:
-            raise ValueError(f"a process container has no option {next(iter(options))!r}")
-        return ProcessContainer(context, stop_grace=stop_grace, python=python)
+        freezes = _says_freeze(options)
+        known = asleep.get(_absolute(context.folder))
+        if known is not None:
+            known.serve(context)
+            return known
+        return ProcessContainer(context, stop_grace=stop_grace, python=python, freezes=freezes, asleep=asleep)
 
     return make
+
+
+def _says_freeze(options: Mapping[str, object]) -> bool:
+    for name in options:
+        if name != "sleep":
+            raise ValueError(f"a process container has no option {name!r}")
+    sleep = options.get("sleep", "stop")
+    if sleep not in ("stop", "freeze"):
+        raise ValueError("the option 'sleep' of a process container is 'stop' or 'freeze'")
+    return sleep == "freeze"
+
+
+def _absolute(folder: Path) -> Path:
+    # The keeper runs in another folder.
+    return Path(os.path.abspath(folder))
 
 
 class ProcessContainer:
     """A sandbox's place on this host: a folder, and a keeper while it is up."""
 
-    def __init__(self, context: ContainerContext, *, stop_grace: float, python: str) -> None:
+    def __init__(
+        self,
+        context: ContainerContext,
+        *,
+        stop_grace: float,
+        python: str,
+        freezes: bool,
+        asleep: "dict[Path, ProcessContainer]",
+    ) -> None:
         self._sandbox = context.sandbox
-        # Absolute: the keeper runs in another folder.
-        self._folder = Path(os.path.abspath(context.folder))
+        self._folder = _absolute(context.folder)
+        self._freezes = freezes
+        self._asleep = asleep
+        self._frozen: FreezingRun | None = None
+        """The run whose processes stand still. Invariant: set if and only if we are in `_asleep`."""
         self._stop_grace = stop_grace
         self._python = python
         self._on_exit = context.on_exit
@@ -85,10 +132,23 @@ class ProcessContainer:
     def __repr__(self) -> str:
         return f"<process container of {self._sandbox}>"
 
-    async def start(self, run_id: str, nursery: trio.Nursery) -> ProcessRun:
+    def serve(self, context: ContainerContext) -> None:
+        """Be the container of another activation, which is told of exits from now on."""
+        self._on_exit = context.on_exit
+
+    @property
+    def asleep(self) -> Run | None:
+        return self._frozen
+
+    async def start(self, run_id: str, nursery: trio.Nursery) -> Run:
         folder = self._folder / "runs" / check_run_id(run_id)
+        thawed = await self._thaw(run_id, folder)
+        if thawed is not None:
+            return thawed
         try:
-            await trio.to_thread.run_sync(self._make_folders, folder)
+            for left in await trio.to_thread.run_sync(self._make_folders, folder):
+                await end_leftovers(left)
+                (left / FROZEN_FILE).unlink(missing_ok=True)
         except OSError as error:
             raise ContainerStartError(f"cannot make the folder of a run: {error}") from error
         try:
@@ -101,16 +161,62 @@ class ProcessContainer:
         except BaseException:
             await run.abort()
             raise
-        return run
+        return self._freezing(run_id, run) if self._freezes else run
+
+    def _freezing(self, run_id: str, processes: ProcessRun) -> FreezingRun:
+        return FreezingRun(run_id, processes, self._keep, self._lose)
+
+    def _keep(self, run: FreezingRun) -> None:
+        """Remember what has fallen asleep."""
+        self._frozen = run
+        self._asleep[self._folder] = self
+
+    def _lose(self) -> None:
+        """Forget it: it goes on, or is no more."""
+        self._frozen = None
+        self._asleep.pop(self._folder, None)
+
+    async def _thaw(self, run_id: str, folder: Path) -> FreezingRun | None:
+        """Let what is frozen go on, as a run of that name; None: there is nothing, and nothing is left of what was.
+
+        Not to be cancelled half way: it is awake afterwards, and is put to sleep again if nobody wants it.
+        """
+        if self._frozen is None:
+            return None
+        with trio.CancelScope(shield=True):
+            processes = self._frozen.hand_on()
+            self._lose()
+            run = self._freezing(run_id, processes)
+            with trio.move_on_after(THAW_S):
+                if await self._go_on(processes, run_id, folder):
+                    return run
+            log.warning("frozen processes did not go on, they are started anew", sandbox=self._sandbox)
+            await processes.abort()
+        return None
+
+    async def _go_on(self, processes: ProcessRun, run_id: str, folder: Path) -> bool:
+        try:
+            # The processes' logs, and the keeper's name for whoever looks for this run after a crash.
+            await trio.to_thread.run_sync(os.rename, processes.folder, folder)
+        except OSError as error:
+            log.warning("the folder of a run cannot be moved", sandbox=self._sandbox, error=error.strerror)
+            return False
+        return await processes.thaw(run_id, folder, self._on_exit)
+
+    async def _end_frozen(self) -> None:
+        if self._frozen is not None:
+            await self._frozen.stop()
 
     async def reattach(self, run_id: str, nursery: trio.Nursery) -> None:  # noqa: ARG002  # there is never a run to serve
         """End what the run of an earlier server may have left. It is never up: its keeper ends with its server."""
         await end_leftovers(self._folder / "runs" / check_run_id(run_id))
 
     async def retire(self) -> None:
+        await self._end_frozen()
         await self._book.clear()
 
     async def remove(self) -> None:
+        await self._end_frozen()
         await trio.to_thread.run_sync(remove_tree, self._folder)
 
     async def _serve(
@@ -136,15 +242,19 @@ class ProcessContainer:
         )
         await run.serve(task_status)
 
-    def _make_folders(self, run_folder: Path) -> None:
+    def _make_folders(self, run_folder: Path) -> list[Path]:
+        """Make the folders of a run; return those of runs that were frozen when their server was killed."""
         runs = run_folder.parent
         for folder in (self._folder, runs, run_folder, self._folder / "workspace"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.scandir(runs) as entries:
             others = [(entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries]
-        newest_first = [path for _, path in sorted(others, reverse=True) if path != str(run_folder)]
+        newest_first = [Path(path) for _, path in sorted(others, reverse=True) if path != str(run_folder)]
+        left = [path for path in newest_first if (path / FROZEN_FILE).exists()]
         for path in newest_first[RUNS_KEPT - 1 :]:
-            remove_tree(Path(path))
+            if path not in left:
+                remove_tree(path)
+        return left
 
 
 async def _open_keeper(python: str, folder: Path) -> tuple[trio.Process, trio.SocketStream]:

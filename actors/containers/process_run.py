@@ -29,6 +29,7 @@ from actors.containers.launch import Launch, prepare
 from actors.containers.leftovers import KEEPER_END_S, sweep
 from actors.containers.service import Service, Stage, read_end
 from actors.containers.services import ServiceBook
+from actors.containers.standstill import Standstill
 from actors.containers.warmth import Warmth
 from actors.errors import ContainerError, ContainerStartError, NotListeningError, PorticoError
 
@@ -93,6 +94,9 @@ class ProcessRun:
         self._promised: set[str] = set()  # ids of services that are about to be started
         self._unpacker = Unpacker()
         self._outbox, self._outgoing = trio.open_memory_channel[bytes](_OUTBOX_FRAMES)
+        self._standstill = Standstill(self.ask)
+        self.when_ended: Callable[[str], None] = lambda _: None
+        """Told the reason once the run has ended."""
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._reason = "cancelled"
@@ -154,9 +158,15 @@ class ProcessRun:
             raise
 
     async def revive(self) -> None:
-        """Start what the record says, under the ids that it had; what does not start is told and left out."""
+        """Start what the record says and does not run, under the ids that it had.
+
+        What does not start is told and left out.
+        """
+        running = {service.id for service in self._current()}
         for options in self._book.services:
             assert options.id is not None
+            if options.id in running:
+                continue
             try:
                 launch = prepare(options, self._workspace, self._environment)
                 service = await self._start_service(launch, options.id)
@@ -238,6 +248,35 @@ class ProcessRun:
     async def sleep(self) -> None:
         await self.stop()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether its processes stand still, or are being brought to."""
+        return self._standstill.asked_for
+
+    async def freeze(self) -> bool:
+        """Have all processes stand still, and end commands that are waited for; False: they could not be brought to.
+
+        What exits meanwhile was taken by the sleep, as far as anybody can tell, and comes back with `thaw`.
+        """
+        return await self._standstill.begin() and self._up
+
+    async def thaw(self, run_id: str, folder: Path, on_exit: Callable[[ProcessExit], None]) -> bool:
+        """Let all go on, as the run of another name; False: the keeper is gone.
+
+        Args:
+            run_id: The name.
+            folder: Where the run's folder has been moved.
+            on_exit: Who is told of exits from now on.
+        """
+        self.run_id, self.folder, self._on_exit = run_id, folder, on_exit
+        self._warmth = Warmth(self._book.ports)
+        if not await self._standstill.end() or not self._up:
+            return False
+        for service in self._current():
+            service.revived = True
+        await self.revive()
+        return True
+
     async def abort(self) -> None:
         """End everything at once, without politeness; return when nothing is left."""
         self._scope.cancel()
@@ -283,6 +322,8 @@ class ProcessRun:
     def _next_serial(self) -> int:
         if not self._up:
             raise ContainerError("the run has stopped")
+        if self.frozen:
+            raise ContainerError("the sandbox is asleep")
         if len(self._alive) >= RUNNING_MAX:
             raise ContainerError(f"{RUNNING_MAX} processes run already; that is as many as one run may have")
         self._serial += 1
@@ -342,6 +383,9 @@ class ProcessRun:
         if event == b"idle":
             self._tenants = False
             return
+        if event in (b"frozen", b"thawed"):
+            self._standstill.heard(event == b"thawed" or fields[0] == b"1")
+            return
         service = self._alive.get(int(fields[0]))
         if service is None:
             return
@@ -371,7 +415,7 @@ class ProcessRun:
     def _exited(self, service: Service, exit_code: int) -> None:
         """Decide what becomes of a process that has exited."""
         is_service = service.serial in self._listed and not service.launch.options.once
-        by_itself = self._up and is_service and not service.told_to_end
+        by_itself = self._up and not self.frozen and is_service and not service.told_to_end
         if not by_itself:
             service.settle(Stage.EXITED, exit_code=exit_code)
             return
@@ -391,6 +435,7 @@ class ProcessRun:
         while True:
             service.pause_s = restarting.next_pause(service.pause_s, ran_s)
             await trio.sleep(service.pause_s)
+            await self._standstill.wait_going()
             if not self._up or service.exited.is_set():
                 return
             ran_s = 0.0
@@ -486,7 +531,9 @@ class ProcessRun:
             service.settle(Stage.EXITED, exit_code=KILLED_EXIT_CODE)
         self._alive.clear()
         self._tenants = False
+        self._standstill.heard(answer=False)
         self._ended.set()
+        self.when_ended(self._reason)
 
     async def _last_words(self) -> str:
         """Say why the keeper ended, with the last line that it complained in."""

@@ -27,6 +27,10 @@ class Keeping(Protocol):
 
     folder: Path
 
+    @property
+    def frozen(self) -> bool:
+        """Whether its processes stand still."""
+
     async def ask(self, *fields: bytes) -> None:
         """Give the keeper a frame."""
 
@@ -78,6 +82,8 @@ class Service:
     def status(self) -> ProcessStatus:
         if self.exited.is_set():
             return ProcessStatus.EXITED
+        if self._run.frozen:
+            return ProcessStatus.FROZEN
         return ProcessStatus.RESTARTING if self.stage is Stage.RESTARTING else ProcessStatus.RUNNING
 
     async def wait(self) -> int:
@@ -111,7 +117,8 @@ class Service:
 
     def tail(self) -> FileTail:
         """Return a reader of the output that goes on where it has left off."""
-        return FileTail(self._run.folder / f"{self.name}.log")
+        # Looked up each time: the folder moves with the run that wakes a frozen one.
+        return FileTail(lambda: self._run.folder / f"{self.name}.log")
 
     def refuse(self, refusal: str) -> None:
         """Note that it could not be started again; it may be tried once more."""

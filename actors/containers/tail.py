@@ -6,6 +6,7 @@ another file now, and to go on with that one.
 """
 
 import os
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,13 @@ TAIL_BYTES: Final = 64 * 1024
 class FileTail:
     """Reads one log as it grows. Made before the log is, if need be."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, find: Callable[[], Path]) -> None:
+        """Begin before the first byte.
+
+        Args:
+            find: Says where the log is; asked again each time, as it may move with its folder.
+        """
+        self._find = find
         self._file: FileIO | None = None
         self._unread = b""
         self._begun = False
@@ -62,14 +68,15 @@ class FileTail:
     def _open(self) -> None:
         try:
             # Unbuffered: an end that was met once is not remembered.
-            self._file = self._path.open("rb", buffering=0)
+            self._file = self._find().open("rb", buffering=0)
         except FileNotFoundError:
             # Not there yet, in the middle of turning over, or gone with its folder.
             return
         if not self._begun:
             self._begun = True
             try:
-                with open(self._path.with_name(self._path.name + ".1"), "rb") as older:
+                path = self._find()
+                with open(path.with_name(path.name + ".1"), "rb") as older:
                     self._unread = older.read(OUTPUT_BYTES_MAX)
             except FileNotFoundError:
                 pass
@@ -77,6 +84,6 @@ class FileTail:
     def _turned_over(self) -> bool:
         assert self._file is not None
         try:
-            return os.stat(self._path).st_ino != os.fstat(self._file.fileno()).st_ino
+            return os.stat(self._find()).st_ino != os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:
             return False

@@ -123,6 +123,10 @@ class FakeContainer:
     def handler(self, port: int) -> Handler | None:
         return self.handlers.get(port) or self._shared_handlers.get(port)
 
+    @property
+    def asleep(self) -> None:
+        """None: a fake ends what it runs when it sleeps."""
+
     async def start(self, run_id: str, nursery: trio.Nursery) -> "FakeRun":
         self.starts.append(run_id)
         await self._gate.wait()

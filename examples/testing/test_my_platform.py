@@ -62,6 +62,10 @@ class InProcessContainer:
     def __init__(self, services: Mapping[int, Service]) -> None:
         self._services = services
 
+    @property
+    def asleep(self) -> None:
+        """None: nothing stays here over a sleep."""
+
     async def start(self, run_id: str, nursery: trio.Nursery) -> Run:
         run = InProcessRun(run_id, self._services)
         await nursery.start(run.serve)

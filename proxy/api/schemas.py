@@ -162,7 +162,9 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
 
     kind: Annotated[str, Meta(min_length=1, max_length=64)] = "process"
     options: dict[str, str | bool | int] = field(default_factory=dict)
-    """What the kind wants to know. Kept in the log in clear: no secrets."""
+    """What the kind wants to know. `process` takes `sleep`: `stop` (default) ends the processes when the sandbox goes
+    to sleep, and the wake starts them again; with `freeze` they stand still and keep what they have in memory. Kept in
+    the log in clear: no secrets."""
 
 
 class PreviewAuthRequest(Request, frozen=True, kw_only=True):
@@ -339,12 +341,12 @@ class StartProcess(Request, frozen=True, kw_only=True):
 
 
 class Process(Answer, frozen=True, kw_only=True):
-    """A service of the current run."""
+    """A service of the current run, or one that is frozen while its sandbox sleeps."""
 
     id: str
     command: str
     pid: int
-    status: Literal["running", "restarting", "exited"]
+    status: Literal["running", "restarting", "frozen", "exited"]
     exit_code: int | None
     """Of its last end; null while it runs; minus the signal's number if a signal ended it."""
     restarts: int = 0

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from actors import ContainerSpec
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
 from proxy.cli.remote import HERE, Where, ask, print_facts, print_json, print_line, print_table, say
@@ -45,6 +46,7 @@ def create(
     when_asleep: str | None = None,
     sleep_after: float | None = None,
     never_sleeps: bool = False,
+    freeze: bool = False,
     preview_auth: bool = False,
     where: Where = HERE,
 ) -> None:
@@ -64,6 +66,8 @@ def create(
         Idle seconds after which it goes to sleep.
     never_sleeps
         It does not go to sleep by itself.
+    freeze
+        While it sleeps its processes stand still, and keep what they have in memory. Default: they are started anew.
     preview_auth
         Let only visitors in who bear a token; it is printed this once.
     """
@@ -73,7 +77,7 @@ def create(
     async def question(client: AsyncClient) -> schemas.Sandbox:
         made = await client.get_sandbox(
             sandbox_id,
-            container=container,
+            container=ContainerSpec(container or "process", {"sleep": "freeze"}) if freeze else container,
             open_ports=open_ports or None,
             when_asleep=when_asleep,
             sleep_after=None if never_sleeps else UNSET if sleep_after is None else sleep_after,

@@ -455,7 +455,7 @@ class AsyncProcess:
 
     @property
     def status(self) -> str:
-        """``running``, ``restarting`` or ``exited``, when last asked."""
+        """``running``, ``restarting``, ``frozen`` or ``exited``, when last asked."""
         return self.info.status
 
     @property

@@ -451,7 +451,7 @@ class Process:
 
     @property
     def status(self) -> str:
-        """``running``, ``restarting`` or ``exited``, when last asked."""
+        """``running``, ``restarting``, ``frozen`` or ``exited``, when last asked."""
         return self.info.status
 
     @property

@@ -1,5 +1,7 @@
 """The runtime: which actors live, what costs none, and how all of them end."""
 
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.actor import Actor
-from actors.containers.base import ContainerContext
+from actors.containers.base import ContainerContext, ProcessStatus
+from actors.containers.keeper import read_stat
 from actors.errors import (
     InvalidNameError,
     PorticoError,
@@ -20,12 +23,14 @@ from actors.errors import (
     StoreLockedError,
 )
 from actors.filestore import FileStore
+from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
 from actors.messages import ActorGoneError, Done
+from actors.processes import Process
 from actors.runtime import Runtime, RuntimeStatistics, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
 from actors.sandbox.decide import Command, UnexposePort
-from actors.sandbox.events import RunEnd, RunEnded, decode
+from actors.sandbox.events import ContainerSpec, RunEnd, RunEnded, RunStarted, ServiceExited, decode
 from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
 from actors.store import Store, Tenure
 from actors.surroundings import Limits
@@ -386,3 +391,79 @@ async def test_history_is_what_has_been_acknowledged() -> None:
         assert [type(moment.event).__name__ for moment in moments] == ["SandboxCreated", "PortExposed"]
         with pytest.raises(SandboxNotFoundError):
             await runtime.history("another")
+
+
+FROZEN = ContainerSpec("process", {"sleep": "freeze"})
+
+
+async def frozen(runtime: Runtime) -> tuple[Sandbox, Process]:
+    """Return a sandbox that sleeps, and its service, which stands still."""
+    sandbox = await runtime.get_sandbox("my-app", container=FROZEN)
+    process = await sandbox.start_process("exec sleep 1000000", id="web")
+    await sandbox.hibernate()
+    return sandbox, process
+
+
+async def test_what_is_frozen_is_listed_and_goes_on_after_its_actor_has_left_memory() -> None:
+    async with open_runtime(MemoryStore(), limits=Limits(rest_after_s=0.01)) as runtime:
+        sandbox, process = await frozen(runtime)
+        with trio.fail_after(20):
+            while runtime.statistics().actors:  # an actor leaves without a word
+                await trio.lowlevel.checkpoint()
+            [found] = await sandbox.list_processes()
+            assert (found.id, found.pid, found.status) == ("web", process.pid, ProcessStatus.FROZEN)
+            assert (await sandbox.state()).slept
+            await sandbox.wake()
+            [found] = await sandbox.list_processes()
+            assert (found.pid, found.status) == (process.pid, ProcessStatus.RUNNING)
+            started = [moment.event for moment in await runtime.history("my-app")]
+            runs = [event.run_id for event in started if isinstance(event, RunStarted)]
+            assert len({*runs}) == 2, "it is another run"
+            os.kill(process.pid, signal.SIGKILL)
+            assert await process.wait() == -signal.SIGKILL
+            # The activation of now is told, not the one that began it.
+            while not any(  # it is told by a message
+                isinstance(moment.event, ServiceExited) for moment in await runtime.history("my-app")
+            ):
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("ending", ["stop", "destroy"])
+async def test_what_is_frozen_ends_with_its_sandbox(ending: str) -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        sandbox, process = await frozen(runtime)
+        with trio.fail_after(20):
+            await getattr(sandbox, ending)()
+        assert process.status is ProcessStatus.EXITED
+        assert read_stat(process.pid) is None
+
+
+async def test_what_is_frozen_ends_with_the_runtime_and_is_started_by_the_next(tmp_path: Path) -> None:
+    async with open_runtime(FileStore(tmp_path / "data")) as runtime:
+        _, process = await frozen(runtime)
+    assert read_stat(process.pid) is None
+    async with open_runtime(FileStore(tmp_path / "data")) as runtime:
+        sandbox = await runtime.get_sandbox("my-app")
+        assert await sandbox.list_processes() == []
+        await sandbox.wake()
+        [found] = await sandbox.list_processes()
+        assert (found.id, found.status) == ("web", ProcessStatus.RUNNING)
+        assert found.pid != process.pid
+
+
+async def test_many_wakes_of_what_is_frozen_are_one(tmp_path: Path) -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        sandbox, process = await frozen(runtime)
+        await sandbox.expose_port(8080, token="secret")
+        runs: set[str] = set()
+
+        async def use() -> None:
+            async with sandbox.running() as run:
+                runs.add(run.run_id)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(use)
+        assert len(runs) == 1
+        assert process.status is ProcessStatus.RUNNING

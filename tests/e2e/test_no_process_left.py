@@ -48,11 +48,16 @@ SERVICES = [
 
 async def main():
     context = ContainerContext(SandboxId("my-app"), Path(sys.argv[1]))
-    container = process_containers()(context, {})
+    container = process_containers()(context, {"sleep": sys.argv[3]})
     async with trio.open_nursery() as nursery:
         run = await container.start("run-1", nursery)
         for command in SERVICES:
             await run.start_process(ProcessOptions(command, env={"LINE": sys.argv[2]}))
+        if sys.argv[3] == "freeze":
+            # Those that are on their way to a daemon's place get there first.
+            await trio.to_thread.run_sync(sys.stdin.readline)
+            await run.sleep()
+            assert container.asleep is run
         print("up", flush=True)
         await trio.sleep_forever()
 
@@ -85,20 +90,33 @@ async def wait_released(reader: int) -> None:
             return
 
 
+@pytest.mark.parametrize("sleep", ["stop", "freeze"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-async def test_server_that_is_killed_leaves_no_process(how: signal.Signals, tmp_path: Path, line: int) -> None:
+async def test_server_that_is_killed_leaves_no_process(
+    how: signal.Signals, sleep: str, tmp_path: Path, line: int
+) -> None:
+    """Neither what runs nor, with ``freeze``, what stands still."""
     with trio.fail_after(60):
         server = await trio.lowlevel.open_process(
-            [sys.executable, "-c", SERVER, str(tmp_path / "my-app"), str(tmp_path / "line")],
+            [sys.executable, "-c", SERVER, str(tmp_path / "my-app"), str(tmp_path / "line"), sleep],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        assert server.stdin is not None
+        assert server.stdout is not None
         try:
             assert await read_lines(line, len(LINES)) == LINES
+            if sleep == "freeze":
+                await server.stdin.send_all(b"sleep\n")
+            assert await server.stdout.receive_some() == b"up\n"
             identity = await (trio.Path(tmp_path) / "my-app/runs/run-1/keeper").read_text()
             keeper = os.pidfd_open(int(identity.split()[0]))
         finally:
             server.send_signal(how)
             await server.wait()
+            await server.stdin.aclose()
+            await server.stdout.aclose()
         await wait_released(line)
         await trio.lowlevel.wait_readable(keeper)
         os.close(keeper)

@@ -20,7 +20,7 @@ Up = Callable[..., AbstractAsyncContextManager[ProcessRun]]
 @pytest.fixture
 def container(tmp_path: Path) -> ProcessContainer:
     context = ContainerContext(SandboxId("my-app"), tmp_path / "my-app")
-    return ProcessContainer(context, stop_grace=5.0, python=sys.executable)
+    return ProcessContainer(context, stop_grace=5.0, python=sys.executable, freezes=False, asleep={})
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def up(container: ProcessContainer) -> Up:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 run = await container.start(run_id, nursery)
+                assert isinstance(run, ProcessRun)
                 try:
                     yield run
                 finally:

@@ -125,7 +125,7 @@ async def test_one_that_crashes_is_started_again_with_its_log_and_each_end_is_to
 ) -> None:
     told: list[ProcessExit] = []
     context = ContainerContext(SandboxId("my-app"), tmp_path / "my-app", told.append)
-    container = ProcessContainer(context, stop_grace=1.0, python=sys.executable)
+    container = ProcessContainer(context, stop_grace=1.0, python=sys.executable, freezes=False, asleep={})
     async with trio.open_nursery() as nursery:
         run = await container.start("run-1", nursery)
         script = "echo once; test -e again && exec sleep 1000000; touch again; exit 7"

@@ -14,7 +14,7 @@ async def read_all(tail: FileTail) -> bytes:
 
 async def test_what_is_printed_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
-    tail = FileTail(path)
+    tail = FileTail(lambda: path)
     assert await tail.read() == b""
     with open(path, "ab", buffering=0) as log:  # noqa: ASYNC230  # a few bytes
         for piece in (b"one", b"two", b"x" * (2 * TAIL_BYTES)):
@@ -29,7 +29,7 @@ async def test_older_half_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
     (tmp_path / "web.log.1").write_bytes(b"older ")
     path.write_bytes(b"newer")
-    tail = FileTail(path)
+    tail = FileTail(lambda: path)
     assert await read_all(tail) == b"older newer"
     tail.close()
 
@@ -37,7 +37,7 @@ async def test_older_half_comes_first(tmp_path: Path) -> None:
 async def test_turning_over_loses_and_repeats_nothing(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
     path.write_bytes(b"one ")
-    tail = FileTail(path)
+    tail = FileTail(lambda: path)
     assert await read_all(tail) == b"one "
     with open(path, "ab") as log:  # noqa: ASYNC230  # a few bytes
         log.write(b"two ")

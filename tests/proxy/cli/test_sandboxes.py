@@ -40,6 +40,18 @@ def test_sleep_that_is_not_named_is_left_as_it_is(
     assert asked["id"] is None
 
 
+def test_sandbox_is_to_be_frozen_if_that_is_asked_for(server: Script, portico: Command) -> None:
+    for _ in range(4):
+        server.answer(200, SANDBOX)
+    assert portico("sandbox", "create", "my-app", "--freeze").code == 0
+    assert portico("sandbox", "create", "my-app").code == 0
+    frozen, plain = (asked.json for asked in server.asked if asked.method == "POST")
+    assert isinstance(frozen, dict)
+    assert isinstance(plain, dict)
+    assert frozen["container"] == {"kind": "process", "options": {"sleep": "freeze"}}
+    assert plain.get("container") is None
+
+
 def test_list_is_a_table(server: Script, portico: Command) -> None:
     server.answer(200, {"sandboxes": [{**SANDBOX, "ports": [PORT]}], "next": None})
     head, row = portico("sandbox", "list").out.splitlines()
