@@ -285,6 +285,7 @@ class Keeper:
         self._frozen = False
         self._stopped: dict[int, int] = {}  # {pid: start time}, of those that we have made stand still, parents first
         self._dead_waiting = False
+        self._reaped = 0
         self._deadline: float | None = None
         """When polite stopping ends, on the monotonic clock. None: the run is not being stopped."""
         os.set_blocking(control, False)
@@ -504,6 +505,7 @@ class Keeper:
             if pid == 0:
                 self._dead_waiting = False
                 return
+            self._reaped += 1
             child = self._children.pop(pid, None)
             if child is not None:
                 self._ended(child, os.waitstatus_to_exitcode(status))
@@ -572,8 +574,12 @@ class Keeper:
         while time.monotonic() < deadline:
             clean = 0
             for _ in range(FREEZE_PASSES_MAX):
+                reaped = self._reaped
                 moving = {pid: at for pid, at in descendants(self._pid).items() if not _stands(pid, at)}
-                clean = 0 if moving else clean + 1
+                self._reap()
+                # Those that fork and exit faster than /proc is read are in no list, but every one of them leaves us
+                # an orphan or its remains.
+                clean = 0 if moving or self._reaped != reaped else clean + 1
                 if clean == FREEZE_CLEAN_PASSES:
                     return True
                 for pid, started in moving.items():

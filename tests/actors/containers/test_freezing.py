@@ -38,19 +38,23 @@ while True:
     connection.sendall(b"%d" % count)
     connection.close()
 """
-# Each process forks and exits, without end: there is always one more that has just been born.
+# Each process forks and exits, without end, and notes that it has lived: there is always one more, just born. They live
+# for so many turns of a loop.
 FORKING = """
-import os
+import os, signal
+life = range(int(os.environ["LIFE"]))
 fd = os.open(os.environ["SAY"], os.O_WRONLY)
 os.write(fd, b"up\\n")
+note = os.open("lives", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 for _ in range(4):
     if os.fork() == 0:
         os.setsid()
         while True:
+            for _ in life: pass
+            os.write(note, b".")
             if os.fork():
                 os._exit(0)
-while True:
-    os.waitpid(-1, 0)
+signal.pause()
 """
 
 
@@ -190,15 +194,24 @@ async def test_one_that_its_service_had_stopped_is_not_let_go_by_the_wake(place:
     assert stat[0] == b"T"
 
 
-async def test_those_that_fork_while_they_are_stopped_all_stand_still(place: Place, lifeline: Lifeline) -> None:
+@pytest.mark.parametrize("life", [1, 300_000])
+async def test_of_those_that_fork_while_they_are_stopped_nobody_runs_on(
+    place: Place, lifeline: Lifeline, life: int
+) -> None:
+    """They stand still, or, where they are born and gone too fast to be seen, are stopped for good."""
     run = await place.wake()
-    env = {"SAY": str(lifeline.path)}
-    await run.start_process(ProcessOptions([sys.executable, "-c", FORKING], env=env, id="web"))
+    lives = place.folder / "workspace" / "lives"
+    env = {"SAY": str(lifeline.path), "LIFE": str(life)}
+    service = await run.start_process(ProcessOptions([sys.executable, "-c", FORKING], env=env, id="web"))
     await lifeline.wait_held()
+    await until(lambda: lives.exists() and lives.stat().st_size > 100)
     root = keeper_pid(run)
     await run.sleep()
-    for _ in range(5):
+    then = lives.stat().st_size
+    for _ in range(20):
         assert states(root) <= {"T"}
+    assert lives.stat().st_size == then
+    assert (service.status is ProcessStatus.FROZEN) or life == 1
     await place.container().retire()
     await lifeline.wait_released()
 
@@ -276,10 +289,11 @@ async def test_one_that_its_owner_ends_while_frozen_does_not_come_back(place: Pl
     killed = await run.start_process(ProcessOptions(FOREVER, id="killed"))
     asked = await run.start_process(ProcessOptions(FOREVER, id="asked"))
     await run.sleep()
-    await killed.kill(signal.SIGCONT)
+    await asked.kill(signal.SIGCONT)
     await asked.kill(signal.SIGTERM)
     await killed.kill(signal.SIGKILL)
     await killed.wait()
+    assert (read_stat(asked.pid) or (b"",))[0] == b"T"
     assert asked.status is ProcessStatus.FROZEN, "it hears of it when it goes on"
     await place.wake()
     assert await asked.wait() == -signal.SIGTERM
@@ -370,6 +384,7 @@ async def test_log_is_followed_over_a_sleep(place: Place) -> None:
     assert await tail.read() == b"two\n"
     assert await service.logs() == b"one\ntwo\n"
     assert (place.folder / "runs" / "run-2" / "keeper").exists(), "where the next server looks for this run"
+    assert not (place.folder / "runs" / "run-2" / keeper.FROZEN_FILE).exists()
     tail.close()
 
 
