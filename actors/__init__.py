@@ -43,6 +43,7 @@ from actors.errors import LogCorruptError as LogCorruptError
 from actors.errors import MailboxFullError as MailboxFullError
 from actors.errors import NotListeningError as NotListeningError
 from actors.errors import PorticoError as PorticoError
+from actors.errors import PortTakenError as PortTakenError
 from actors.errors import ProcessNotFoundError as ProcessNotFoundError
 from actors.errors import QuarantinedError as QuarantinedError
 from actors.errors import RetryableError as RetryableError

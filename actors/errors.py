@@ -24,6 +24,7 @@ Sorted by what the catcher should do next, not by where the error arose::
       ContainerError               the container could not do it
         ContainerStartError        it did not start, or not in time
         NotListeningError          nothing accepted a connection on that port; `tried` says where
+          PortTakenError           something did, but it is another program's
         UnsupportedError           this kind of container has no such operation
         ProcessNotFoundError       no process of that id in this run
       StoreError                   the store, not the sandbox
@@ -203,6 +204,22 @@ class NotListeningError(ContainerError):
         super().__init__(f"nothing answers on port {port} ({attempts})")
         self.port = port
         self.tried = tuple(tried)
+
+
+class PortTakenError(NotListeningError):
+    """Something accepts connections on the port, but it is another program of the same host."""
+
+    code = "PORT_TAKEN"
+
+    def __init__(self, port: int, outcome: str = "") -> None:
+        """Say so.
+
+        Args:
+            port: The port.
+            outcome: What came of the service that was to listen there.
+        """
+        super().__init__(port, [("127.0.0.1", "taken by another program")])
+        self.args = (f"port {port} is taken by another program" + (f", and {outcome}" if outcome else ""),)
 
 
 class UnsupportedError(ContainerError):

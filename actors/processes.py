@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from actors.containers.base import ContainerProcess, LogTail, ProcessStatus, Run
-from actors.errors import NotListeningError
+from actors.errors import NotListeningError, PortTakenError
 from actors.sandbox.ids import Port
 
 LOG_POLL_S: Final = 0.2
@@ -16,6 +16,9 @@ LOG_POLL_S: Final = 0.2
 PORT_POLL_FIRST_S: Final = 0.02
 PORT_POLL_MAX_S: Final = 0.5
 """How often `Process.wait_for_port` knocks: soon at first, seldom later."""
+
+TAKEN_S: Final = 2.0
+"""How long it waits for another program to leave the port: one that is being replaced does so within moments."""
 
 
 class Process:
@@ -88,33 +91,44 @@ class Process:
     async def wait_for_port(self, port: int, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - the published name
         """Block until something accepts connections on `port` and this process still runs; knocks now and then.
 
-        Containers that share a network share its ports: if another program holds this one, a service that wants it
-        exits, and this raises. A service that would rather wait cannot be told from the one that answers.
+        Containers that share a network share its ports, so what answers may be another program's. Where that can be
+        told (see `Run.is_anothers`) it does not count, and is waited for to go away for no longer than a moment.
 
         Raises:
+            PortTakenError: What answers there is another program.
             NotListeningError: The process has exited; the text says with which code.
             trio.TooSlowError: Nothing did within `timeout` seconds.
         """
         port = Port(port)
+        taken_since: float | None = None
         pause = PORT_POLL_FIRST_S
-        with trio.fail_after(timeout):
+        with trio.move_on_after(timeout):
             while True:
                 tried: Sequence[tuple[str, str]] = ()
-                answered = False
+                answered = taken = False
                 try:
                     stream = await self._run.dial(port)
                 except NotListeningError as error:
                     tried = error.tried
                 else:
-                    answered = True
                     await stream.aclose()
+                    taken = await self._run.is_anothers(port)
+                    answered = not taken
                 if self._process.status is ProcessStatus.EXITED:
                     outcome = f"process {self.id} exited with code {self._process.exit_code}"
+                    if taken:
+                        raise PortTakenError(port, outcome)
                     raise NotListeningError(port, [*tried, ("process", outcome)])
                 if answered:
                     return
+                taken_since = (taken_since or trio.current_time()) if taken else None
+                if taken_since is not None and trio.current_time() - taken_since >= TAKEN_S:
+                    raise PortTakenError(port)
                 await trio.sleep(pause)
                 pause = min(pause * 2, PORT_POLL_MAX_S)
+        if taken_since is not None:
+            raise PortTakenError(port)
+        raise trio.TooSlowError
 
 
 async def _follow(process: ContainerProcess, tail: LogTail) -> AsyncGenerator[bytes, None]:

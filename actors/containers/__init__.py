@@ -8,6 +8,7 @@
       freezing.py       runs whose processes stand still between them
       keeper.py         the program that owns the processes; imports nothing of ours
       launch.py         options checked, environment made (pure)
+      listeners.py      whose a listening port is
       leftovers.py      what an earlier run left, found and ended
     address.py        somebody else's host
     places.py         addresses where no sandbox can be

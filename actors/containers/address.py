@@ -184,6 +184,10 @@ class AddressRun:
     async def wait_listening(self, port: int) -> None:  # noqa: ARG002  # nothing is known of any
         await trio.lowlevel.checkpoint()
 
+    async def is_anothers(self, port: int) -> bool:  # noqa: ARG002  # whatever answers at its host is what is meant
+        await trio.lowlevel.checkpoint()
+        return False
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:  # noqa: ARG002  # refused whatever they are
         raise UnsupportedError(_NO_PROCESSES)
 

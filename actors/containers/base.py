@@ -150,6 +150,13 @@ class Run(Protocol):
         Returns at once for a port that nothing is known of: to wait would keep everybody waiting who has mistyped.
         """
 
+    async def is_anothers(self, port: int) -> bool:
+        """Say whether what answers on `port` is known to be another program's, and no process of this run.
+
+        False where each run has a network of its own, and wherever it cannot be told. Not for every visit: it may take
+        some milliseconds.
+        """
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:
         """Start a service, or return the one that the wake has just brought back, if it is the same.
 

@@ -67,6 +67,9 @@ class FreezingRun:
     async def wait_listening(self, port: int) -> None:
         await self._processes.wait_listening(port)
 
+    async def is_anothers(self, port: int) -> bool:
+        return await self._processes.is_anothers(port)
+
     async def start_process(self, options: ProcessOptions) -> Service:
         self._check_runs()
         return await self._processes.start_process(options)

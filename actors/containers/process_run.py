@@ -27,6 +27,7 @@ from actors.containers.dial import LOOPBACK, dial
 from actors.containers.keeper import KILL_SECONDS_MAX, OUTPUT_BYTES_MAX, READ_BYTES, Unpacker, pack
 from actors.containers.launch import Launch, prepare
 from actors.containers.leftovers import KEEPER_END_S, sweep
+from actors.containers.listeners import is_anothers
 from actors.containers.service import Service, Stage, read_end
 from actors.containers.services import ServiceBook
 from actors.containers.standstill import Standstill
@@ -109,8 +110,8 @@ class ProcessRun:
     async def dial(self, port: int) -> trio.SocketStream:
         """Connect to a port of this host's loopback.
 
-        All process containers of a host share it: who listens there is not checked. Use containers with a
-        network of their own where sandboxes must not meet each other's ports.
+        All process containers of a host share it: who listens there is not checked, other than by `is_anothers` for
+        those who ask. Use containers with a network of their own where sandboxes must not meet each other's ports.
         """
         stream = await dial(port, LOOPBACK, self._is_up)
         if self._warmth.note(port) and self._tasks is not None:
@@ -120,6 +121,9 @@ class ProcessRun:
     async def wait_listening(self, port: int) -> None:
         """Block while services that were brought back with this run may be about to listen on `port`."""
         await self._warmth.wait(port, partial(self._is_listening, port), self._is_warming)
+
+    async def is_anothers(self, port: int) -> bool:
+        return await trio.to_thread.run_sync(is_anothers, port, self._keeper.pid)
 
     async def start_process(self, options: ProcessOptions) -> Service:
         launch = prepare(options, self._workspace, self._environment)

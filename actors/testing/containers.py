@@ -97,6 +97,8 @@ class FakeContainer:
         """The newest run."""
         self.coming: dict[int, trio.Event] = {}
         """{port: set once a service that was brought back listens there, or never will}."""
+        self.anothers: set[int] = set()
+        """Ports on which another program answers."""
         self.slept: list[str] = []
         """Ids of the runs that were put to sleep, in order."""
         self.sleep_error: str | None = None
@@ -195,6 +197,10 @@ class FakeRun:
         coming = self._container.coming.get(port)
         if coming is not None:
             await coming.wait()
+
+    async def is_anothers(self, port: int) -> bool:
+        await trio.lowlevel.checkpoint()
+        return port in self._container.anothers
 
     async def start_process(self, options: ProcessOptions) -> "FakeProcess":
         await trio.lowlevel.checkpoint()

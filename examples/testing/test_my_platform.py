@@ -113,6 +113,10 @@ class InProcessRun:
     async def wait_listening(self, port: int) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def is_anothers(self, port: int) -> bool:  # nobody else is in this process
+        await trio.lowlevel.checkpoint()
+        return False
+
     async def start_process(self, options: ProcessOptions) -> ContainerProcess:
         raise UnsupportedError("services are functions here, not processes")
 

@@ -30,6 +30,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "UNSUPPORTED": 409,
     # The process that was to listen has ended, or something else about the container is as it is.
     "NOT_LISTENING": 409,
+    "PORT_TAKEN": 409,
     "CONTAINER_START": 503,
     "REVOCATION_INCOMPLETE": 504,
 }

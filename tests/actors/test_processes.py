@@ -1,9 +1,16 @@
 """What owners hold of a service; most of it is tested where sandboxes are, this is about its log as it grows."""
 
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
 import trio
 import trio.testing
 
-from actors import MemoryStore, open_runtime
+from actors import MemoryStore, NotListeningError, PortTakenError, Process, open_runtime
+from actors.processes import TAKEN_S
+from actors.testing.containers import FakeContainer, fake_containers
 
 
 async def test_log_is_followed_from_its_beginning_to_the_end_of_the_process() -> None:
@@ -29,3 +36,67 @@ async def test_log_of_a_process_that_has_exited_is_told_whole() -> None:
             await process.wait()
             async with process.follow_logs() as pieces:
                 assert sum([len(piece) async for piece in pieces]) == 300_000
+
+
+# Whose the port is.
+
+
+@asynccontextmanager
+async def service(anothers: set[int]) -> AsyncIterator[tuple[Process, FakeContainer]]:
+    """A service in a place where port 8080 answers, and those of `anothers` are another program's."""
+    containers = fake_containers({8080: answer})
+    async with open_runtime(MemoryStore(), containers={"process": containers}) as runtime:
+        process = await (await runtime.get_sandbox("my-app")).start_process("serve", id="web")
+        [container] = containers.made.values()
+        container.anothers = anothers
+        yield process, container
+
+
+async def answer(stream: trio.abc.HalfCloseableStream) -> None:
+    await stream.send_all(b"hello")
+
+
+async def test_port_that_another_program_keeps_is_said_to_be_taken(autojump_clock: trio.testing.MockClock) -> None:
+    async with service({8080}) as (process, _):
+        with pytest.raises(PortTakenError, match=r"^port 8080 is taken by another program$") as caught:
+            await process.wait_for_port(8080)
+        assert TAKEN_S <= trio.current_time() < 2 * TAKEN_S
+        assert (caught.value.port, caught.value.code) == (8080, "PORT_TAKEN")
+
+
+async def test_port_that_another_program_leaves_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with service({8080}) as (process, container), trio.open_nursery() as nursery:
+        nursery.start_soon(process.wait_for_port, 8080)
+        await trio.sleep(TAKEN_S / 2)
+        assert nursery.child_tasks
+        container.anothers = set()
+
+
+async def test_time_to_wait_that_is_short_is_kept_for_a_taken_port_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with service({8080}) as (process, _):
+        with pytest.raises(PortTakenError):
+            await process.wait_for_port(8080, timeout=TAKEN_S / 2)
+        assert trio.current_time() == TAKEN_S / 2
+        with pytest.raises(trio.TooSlowError):
+            await process.wait_for_port(8081, timeout=1)
+
+
+async def test_service_that_exits_as_its_port_is_taken_is_told_with_both(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with service({8080}) as (process, _):
+        await process.kill(9)
+        with pytest.raises(PortTakenError, match="taken by another program, and process web exited with code -9"):
+            await process.wait_for_port(8080)
+        with pytest.raises(NotListeningError, match=r"refused.*exited with code -9"):
+            await process.wait_for_port(8081)
+
+
+async def test_port_of_this_very_program_is_not_the_sandboxs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        async with open_runtime(MemoryStore()) as runtime:
+            process = await (await runtime.get_sandbox("my-app")).start_process("exec sleep 1000000")
+            with pytest.raises(PortTakenError):
+                await process.wait_for_port(sock.getsockname()[1], timeout=0.2)
