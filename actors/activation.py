@@ -16,19 +16,16 @@ import structlog
 import trio
 
 from actors.children import Children
-from actors.containers.base import Container, Run
+from actors.containers.base import Container, ProcessExit, Run
 from actors.endings import Endings
 from actors.errors import (
     ActorBrokenError,
     ContainerError,
     ContainerStartError,
     PorticoError,
-    SandboxNotFoundError,
-    SandboxStoppedError,
     StoreError,
     TooManyVisitsError,
     TooManyWakesError,
-    UnknownRecordError,
 )
 from actors.failures import where_raised
 from actors.held import Held
@@ -46,6 +43,7 @@ from actors.messages import (
     ProcessGone,
     Reply,
     Report,
+    RunDue,
     RunFailed,
     RunGone,
     RunReady,
@@ -69,7 +67,7 @@ from actors.sandbox.decide import (
 )
 from actors.sandbox.events import ContainerSpec, Event, RunEnd, encode
 from actors.sandbox.ids import SandboxId
-from actors.sandbox.state import SandboxState, Status, evolve, next_alarm
+from actors.sandbox.state import SandboxState, Status, check_active, evolve, next_alarm
 from actors.store import Entry, Tenure
 from actors.surroundings import Surroundings
 from actors.visits import Ending, Visit, VisitBook, pull, wait_all_ended
@@ -126,7 +124,7 @@ class Activation:
             self.state = recover(self._tenure.history)
             self._tenure.history = None
             if self.state is not None:
-                self._container = self._recover_container(self.state.container)
+                self._container = self._around.remake_container(self.sandbox, self.state.container, self._on_exit)
                 if self.state.status is Status.DESTROYED:
                     await self._finish_clearing(self._container)
         except StoreError as error:
@@ -148,16 +146,8 @@ class Activation:
         self._tenure.history = None
         self.state = self._container = None
 
-    def _recover_container(self, spec: ContainerSpec) -> Container:
-        try:
-            return self._make_container(spec)
-        except (ValueError, TypeError) as error:
-            raise UnknownRecordError(
-                f"sandbox {self.sandbox} needs a container that cannot be made: {error}"
-            ) from error
-
-    def _make_container(self, spec: ContainerSpec) -> Container:
-        return self._around.make_container(self.sandbox, spec, lambda gone: self._report(ProcessGone(gone)))
+    def _on_exit(self, gone: ProcessExit) -> None:
+        self._report(ProcessGone(gone))
 
     @property
     def visible_state(self) -> SandboxState | None:
@@ -210,7 +200,8 @@ class Activation:
                 return
             if self.state is None:
                 # Made first: a container that cannot be made is refused before anything is stored.
-                self._container = self._make_container(command.container or ContainerSpec())
+                spec = command.container or ContainerSpec()
+                self._container = self._around.make_container(self.sandbox, spec, self._on_exit)
         decided = decide(self.state, command, self._around.clock(), self._around.rules)
         if isinstance(decided, Refusal):
             raise decided.to_error()
@@ -281,6 +272,8 @@ class Activation:
         ended = self.book.losing(command, self.state, self._around.clock())
         attached = self.runs.run is not None or self.runs.coming_up is not None
         ending = lull if isinstance(command, Hibernate) else stop
+        if isinstance(command, Hibernate | StopSandbox | DestroySandbox):
+            self.runs.stay_down()
         run = self.runs.part_with(self._current_run_id(), ending)
         if run_before not in (None, self._current_run_id()) and not attached and self.state is not None:
             # It may be up all the same: an earlier activation has let go of it.
@@ -383,7 +376,7 @@ class Activation:
                     return False
                 message.reply.resolve(judged)
                 return True
-            self._check_active()
+            check_active(self.sandbox, self.state)
         except PorticoError as refusal:
             message.reply.fail(refusal)
             return True
@@ -396,13 +389,7 @@ class Activation:
         """Judge the held messages again, in order of arrival."""
         self._held.answer(self._answered)
 
-    def _check_active(self) -> None:
-        if self.state is None or self.state.status is Status.DESTROYED:
-            raise SandboxNotFoundError(f"there is no sandbox {self.sandbox}")
-        if self.state.status is Status.STOPPED:
-            raise SandboxStoppedError(f"sandbox {self.sandbox} has been stopped")
-
-    async def _come_up(self) -> None:
+    async def _come_up(self, *, by_policy: bool = False) -> None:
         """Begin a run, or look for the one that the log says is up, unless that is under way. Single flight."""
         if self.runs.coming_up is not None:
             return
@@ -413,8 +400,8 @@ class Activation:
             self.runs.bring_up(self._container, run_id, reattach=True)
             return
         run_id = self._around.new_run_id()
-        await self._record(BeginRun(run_id))
-        self.runs.bring_up(self._container, run_id, reattach=False)
+        await self._record(BeginRun(run_id, by_policy))
+        self.runs.bring_up(self._container, run_id, reattach=False, by_policy=by_policy)
 
     async def _record(self, command: BeginRun | EndRun | NoteExit) -> None:
         """Make durable what happens to a run; none of it can be refused."""
@@ -425,9 +412,9 @@ class Activation:
     async def _on_report(self, report: Report) -> None:
         match report:
             case RunReady(run):
-                self.runs.came_up()
+                attempt = self.runs.came_up()
                 if self._current_run_id() == run.run_id:
-                    self.runs.welcome(run)
+                    self.runs.welcome(run, by_policy=attempt is not None and attempt.by_policy)
                 else:
                     # Stopped or destroyed meanwhile; nobody was ever admitted to it.
                     self.runs.stop_soon(run)
@@ -437,16 +424,25 @@ class Activation:
                 self.runs.came_up()
                 await self._go_on_for_held()
             case RunFailed(run_id, reason):
-                self.runs.came_up()
+                attempt = self.runs.came_up()
                 await self._end_run(run_id, RunEnd.FAILED)
+                if attempt is not None and attempt.by_policy:
+                    self.runs.come_back(run_id, ran=False)
                 # Some are refused now for a better reason.
                 self._answer_held()
                 self._held.refuse(lambda: ContainerStartError(reason))
             case RunGone(run_id, reason):
                 if reason is RunEnd.LOST:
                     self.runs.came_up()
+                ended = self.runs.run
                 await self._end_run(run_id, reason)
                 await self._go_on_for_held()
+                wanted = ended is not None and ended.run_id == run_id and ended.comes_back
+                if wanted and self.runs.coming_up is None:
+                    self.runs.come_back(run_id, ran=True)
+            case RunDue(run_id):
+                if self.runs.take_due(run_id):
+                    await self._come_up(by_policy=True)
             case ProcessGone(gone):
                 log.info("process exited", sandbox=self.sandbox, process=gone.process, exit_code=gone.exit_code)
                 await self._record(NoteExit(gone.run_id, gone.process, gone.exit_code))
@@ -485,7 +481,7 @@ class Activation:
             return None
         if self.book or self._leases or self._held or self.runs.coming_up is not None:
             return None
-        return max(self.book.last_end, self._leases.last_end, self.runs.up_since) + state.sleep_after
+        return max(self.book.last_end, self._leases.last_end, self.runs.wanted_since) + state.sleep_after
 
     async def sleep_if_idle(self) -> None:
         """Put the sandbox to sleep if it has been without use for long enough; a turn of its own.

@@ -150,6 +150,14 @@ class RunGone:
 
 
 @dataclass(frozen=True, slots=True)
+class RunDue:
+    """A child reports: the pause is over after which a run that ended by itself is to be brought back."""
+
+    run_id: str
+    """Of the one that ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessGone:
     """A container reports: a process has exited by itself."""
 
@@ -170,7 +178,7 @@ class Cleared:
 
 Asked = Call | Admit | NeedRun | Look
 """Messages somebody waits for."""
-Report = RunReady | RunFailed | RunGone | ProcessGone | Cleared
+Report = RunReady | RunFailed | RunGone | RunDue | ProcessGone | Cleared
 """Messages from the actor's own children."""
 Message = Asked | Report
 

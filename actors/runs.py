@@ -13,7 +13,8 @@ from actors.children import Children
 from actors.containers.base import Container, Run
 from actors.errors import ContainerStartError
 from actors.failures import where_raised
-from actors.messages import Report, RunFailed, RunGone, RunReady
+from actors.messages import Report, RunDue, RunFailed, RunGone, RunReady
+from actors.revival import Revivals
 from actors.sandbox.events import RunEnd
 from actors.sandbox.ids import SandboxId
 
@@ -23,10 +24,11 @@ log = structlog.get_logger("portico.runs")
 class Attempt:
     """A container being brought up: started anew, or an earlier run of it looked for."""
 
-    __slots__ = ("done", "ending", "reattach", "run_id", "scope")
+    __slots__ = ("by_policy", "done", "ending", "reattach", "run_id", "scope")
 
-    def __init__(self, run_id: str, *, reattach: bool) -> None:
+    def __init__(self, run_id: str, *, reattach: bool, by_policy: bool) -> None:
         self.run_id: Final = run_id
+        self.by_policy: Final = by_policy
         self.reattach: Final = reattach
         self.scope: Final = trio.CancelScope()
         self.done: Final = trio.Event()
@@ -52,14 +54,18 @@ class RunKeeper:
 
     __slots__ = (
         "_children",
+        "_due",
         "_nursery",
+        "_pausing",
         "_report",
+        "_revivals",
         "_sandbox",
         "_start_timeout_s",
+        "_up_since",
         "_watching",
         "coming_up",
         "run",
-        "up_since",
+        "wanted_since",
     )
 
     def __init__(
@@ -85,22 +91,31 @@ class RunKeeper:
         self._report = report
         self._start_timeout_s = start_timeout_s
         self._watching: trio.CancelScope | None = None
-        self.up_since = trio.current_time()
-        """When the run came up, or when it was first possible to look for it, on trio's clock."""
+        self._revivals = Revivals()
+        self._due: str | None = None
+        """The run that has ended by itself and is to come back, unless something else happens before."""
+        self._pausing = trio.CancelScope()
+        self._up_since = trio.current_time()
+        """When the run came up."""
+        self.wanted_since = self._up_since
+        """When a run came up that somebody had asked for, or when it was first possible to look for one, on trio's
+        clock. One that came back by itself is no use."""
         self.run: Run | None = None
         """The run that is up. Invariant: its id is the state's, whenever no turn is under way."""
         self.coming_up: Attempt | None = None
         """Set from `bring_up` until the actor has dealt with its report, and called `came_up`."""
 
-    def bring_up(self, container: Container, run_id: str, *, reattach: bool) -> None:
+    def bring_up(self, container: Container, run_id: str, *, reattach: bool, by_policy: bool = False) -> None:
         """Start the container as `run_id`, or find that run again; a report says what came of it."""
         assert self.coming_up is None
-        self.coming_up = Attempt(run_id, reattach=reattach)
+        self.stay_down()
+        self.coming_up = Attempt(run_id, reattach=reattach, by_policy=by_policy)
         self._children.start(self._bring_up, container, self.coming_up)
 
-    def came_up(self) -> None:
-        """Note that the report has arrived; bringing up may begin again."""
-        self.coming_up = None
+    def came_up(self) -> Attempt | None:
+        """Note that the report has arrived; bringing up may begin again. Return what has come to its end."""
+        attempt, self.coming_up = self.coming_up, None
+        return attempt
 
     def call_off(self, ending: Callable[[Run], Awaitable[None]]) -> None:
         """Let nothing come of bringing up, as the run must not be; the report will be that it failed."""
@@ -110,8 +125,33 @@ class RunKeeper:
             if not self.coming_up.reattach:
                 self.coming_up.scope.cancel()
 
+    def come_back(self, run_id: str, *, ran: bool) -> None:
+        """Have a report say, after a pause, that a run which ended by itself, or did not come up, is to come back.
+
+        None comes if that was so too often, if another is brought up before, or after `stay_down`.
+        """
+        pause_s = self._revivals.next_pause(trio.current_time() - self._up_since if ran else 0.0)
+        if pause_s is None:
+            log.error("run is not brought back any more", sandbox=self._sandbox, run=run_id)
+            return
+        self._due = run_id
+        self._pausing = trio.CancelScope()
+        self._children.start(self._pause, run_id, pause_s, self._pausing)
+
+    def take_due(self, run_id: str) -> bool:
+        """Say whether that run is still to come back; it is not any more afterwards."""
+        due = self._due == run_id
+        self._due = None
+        return due
+
+    def stay_down(self) -> None:
+        """Let nothing come back by itself."""
+        self._due = None
+        self._pausing.cancel()
+
     def give_up(self) -> None:
         """Stop bringing up, as nobody will be there to use it; an earlier run may go on by itself."""
+        self.stay_down()
         if self.coming_up is not None:
             self.coming_up.scope.cancel()
 
@@ -123,10 +163,12 @@ class RunKeeper:
         """Block until nothing is being ended any more."""
         await self._children.wait_only(*_ENDINGS)
 
-    def welcome(self, run: Run) -> None:
+    def welcome(self, run: Run, *, by_policy: bool = False) -> None:
         """Keep a run that is ready, and watch over it."""
         self.run = run
-        self.up_since = trio.current_time()
+        self._up_since = trio.current_time()
+        if not by_policy:
+            self.wanted_since = self._up_since
         self._watching = trio.CancelScope()
         self._children.start_unminded(self._watch, run, self._watching)
 
@@ -204,6 +246,12 @@ class RunKeeper:
                 await (attempt.ending or stop)(report.run)
                 report = RunFailed(run_id, "it was stopped while it came up")
         return report
+
+    async def _pause(self, run_id: str, pause_s: float, scope: trio.CancelScope) -> None:
+        """Child: report that a pause is over."""
+        with scope:
+            await trio.sleep(pause_s)
+            self._report(RunDue(run_id))
 
     async def _watch(self, run: Run, scope: trio.CancelScope) -> None:
         """Child: report when the run ends by itself."""

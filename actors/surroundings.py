@@ -8,6 +8,7 @@ import trio
 
 from actors.containers.base import Container, ContainerContext, ContainerFactory, ProcessExit
 from actors.core.budget import WakeBudget
+from actors.errors import UnknownRecordError
 from actors.sandbox.decide import Rules
 from actors.sandbox.events import ContainerSpec
 from actors.sandbox.ids import SandboxId
@@ -83,3 +84,16 @@ class Surroundings:
             known = ", ".join(sorted(self.containers))
             raise ValueError(f"no containers of kind {spec.kind!r} here; there are: {known}")
         return factory(ContainerContext(sandbox, self.folder_of(sandbox), on_exit), spec.options)
+
+    def remake_container(
+        self, sandbox: SandboxId, spec: ContainerSpec, on_exit: Callable[[ProcessExit], None]
+    ) -> Container:
+        """Make the place of a sandbox as its log says.
+
+        Raises:
+            UnknownRecordError: That cannot be made here.
+        """
+        try:
+            return self.make_container(sandbox, spec, on_exit)
+        except (ValueError, TypeError) as error:
+            raise UnknownRecordError(f"sandbox {sandbox} needs a container that cannot be made: {error}") from error

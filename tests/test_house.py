@@ -28,7 +28,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"files", "layout", "log", "workers", "filestore", "memorystore"}),
         frozenset({"containers"}),
         frozenset({"children", "visits", "messages", "surroundings", "recovery"}),
-        frozenset({"held", "runs", "endings", "activation", "actor"}),
+        frozenset({"held", "revival", "runs", "endings", "activation", "actor"}),
         frozenset({"domains"}),
         frozenset({"shares", "previews", "processes", "handle", "runtime", "history"}),
         frozenset({"testing"}),

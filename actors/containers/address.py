@@ -202,6 +202,11 @@ class AddressRun:
         return True
 
     @property
+    def comes_back(self) -> bool:
+        """False: it does not end by itself."""
+        return False
+
+    @property
     def busy(self) -> bool:
         return False
 

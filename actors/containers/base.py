@@ -186,6 +186,13 @@ class Run(Protocol):
     def busy(self) -> bool:
         """True while something of ours runs inside that would be lost if the run were forgotten."""
 
+    @property
+    def comes_back(self) -> bool:
+        """True if it is to be brought up again at once should it end by itself: some service's policy asks for that.
+
+        Asked after its end.
+        """
+
     async def stop(self) -> None:
         """End everything in the run, politely first and then by force; return when nothing of it is left.
 

@@ -94,6 +94,10 @@ class FreezingRun:
     def busy(self) -> bool:
         return not self._over.is_set() and self._processes.busy
 
+    @property
+    def comes_back(self) -> bool:
+        return self._processes.comes_back
+
     async def stop(self) -> None:
         self._finish("stopped")
         if self._handed_on:

@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from actors.containers import restarting
-from actors.containers.base import ExecResult, ProcessExit, ProcessOptions
+from actors.containers.base import ExecResult, ProcessExit, ProcessOptions, RestartPolicy
 from actors.containers.dial import LOOPBACK, dial
 from actors.containers.keeper import KILL_SECONDS_MAX, OUTPUT_BYTES_MAX, READ_BYTES, Unpacker, pack
 from actors.containers.launch import Launch, prepare
@@ -234,6 +234,11 @@ class ProcessRun:
     def busy(self) -> bool:
         """True while anything runs, a daemon that its starter left behind included."""
         return self._up and (self._tenants or bool(self._alive))
+
+    @property
+    def comes_back(self) -> bool:
+        """True if a service that has not been ended is to be started again when it exits: the keeper took it along."""
+        return any(options.restart is not RestartPolicy.NEVER for options in self._book.services)
 
     async def stop(self) -> None:
         try:

@@ -194,6 +194,8 @@ class BeginRun(msgspec.Struct, frozen=True):
 
     run_id: str
     """Never used before in this sandbox's life: visits lean on it."""
+    by_policy: bool = False
+    """Nobody asked for it; see `RunStarted`."""
 
 
 class EndRun(msgspec.Struct, frozen=True):
@@ -329,7 +331,7 @@ def decide(
         case BeginRun():
             if state.run_id is not None:
                 return ()
-            return _stopped(state) or (RunStarted(command.run_id),)
+            return _stopped(state) or (RunStarted(command.run_id, command.by_policy),)
         case EndRun():
             return (RunEnded(command.run_id, command.reason),) if state.run_id == command.run_id else ()
         case NoteExit():

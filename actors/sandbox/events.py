@@ -110,6 +110,8 @@ class RunStarted(msgspec.Struct, frozen=True):
     """The container is about to be brought up. Recorded first, so that no run is ever without a name."""
 
     run_id: str
+    by_policy: bool = False
+    """Nobody asked for it: the run before it ended by itself, and a service in it is to be started again."""
 
 
 class RunEnded(msgspec.Struct, frozen=True):

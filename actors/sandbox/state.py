@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from actors.errors import UnknownRecordError
+from actors.errors import SandboxNotFoundError, SandboxStoppedError, UnknownRecordError
 from actors.sandbox.events import (
     AsleepPolicy,
     ContainerSpec,
@@ -231,6 +231,18 @@ def fold(events: Iterable[Event], state: SandboxState | None = None) -> SandboxS
     for event in events:
         state = evolve(state, event)
     return state
+
+
+def check_active(sandbox: SandboxId, state: SandboxState | None) -> None:
+    """Return if a sandbox is there and not stopped.
+
+    Raises:
+        SandboxNotFoundError, SandboxStoppedError: It is not so.
+    """
+    if state is None or state.status is Status.DESTROYED:
+        raise SandboxNotFoundError(f"there is no sandbox {sandbox}")
+    if state.status is Status.STOPPED:
+        raise SandboxStoppedError(f"sandbox {sandbox} has been stopped")
 
 
 def next_alarm(state: SandboxState | None) -> float | None:

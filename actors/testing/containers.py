@@ -97,6 +97,8 @@ class FakeContainer:
         """The newest run."""
         self.coming: dict[int, trio.Event] = {}
         """{port: set once a service that was brought back listens there, or never will}."""
+        self.comes_back = False
+        """Whether its runs are to be brought up again when they end by themselves."""
         self.anothers: set[int] = set()
         """Ports on which another program answers."""
         self.slept: list[str] = []
@@ -215,6 +217,10 @@ class FakeRun:
 
     def processes(self) -> Sequence["FakeProcess"]:
         return tuple(self._processes)
+
+    @property
+    def comes_back(self) -> bool:
+        return self._container.comes_back
 
     @property
     def busy(self) -> bool:

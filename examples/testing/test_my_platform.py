@@ -85,6 +85,7 @@ class InProcessContainer:
 class InProcessRun:
     detachable = False
     busy = False
+    comes_back = False
 
     def __init__(self, run_id: str, services: Mapping[int, Service]) -> None:
         self.run_id = run_id

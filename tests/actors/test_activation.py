@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.containers.base import ContainerContext
+from actors.containers.restarting import FIRST_PAUSE_S
 from actors.errors import (
     ContainerError,
     ContainerStartError,
@@ -23,6 +24,7 @@ from actors.errors import (
 )
 from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
+from actors.revival import REVIVALS_MAX
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
 from actors.sandbox.decide import DestroySandbox
@@ -718,3 +720,122 @@ async def test_the_place_of_a_sandbox_is_its_own() -> None:
             await runtime.get_sandbox(name)
     assert [place.sandbox for place in places] == ["one", "two"]
     assert len({place.folder for place in places}) == 2
+
+
+# Runs that end by themselves, and services in them that are to be started again.
+
+
+async def dying(runtime: Runtime, containers: FakeContainers) -> tuple[Sandbox, FakeContainer]:
+    """Return a sandbox that is up, and whose runs come back."""
+    sandbox = await exposed(runtime)
+    container = containers.made[NAME]
+    container.comes_back = True
+    await sandbox.wake()
+    return sandbox, container
+
+
+async def die(container: FakeContainer) -> None:
+    assert container.run is not None
+    container.run.end()
+    await wait_all_tasks_blocked()
+
+
+async def test_a_run_that_dies_comes_back_by_itself_after_growing_pauses(autojump_clock: MockClock) -> None:
+    store, containers = FaultyStore(MemoryStore()), fake_containers()
+    async with running(store, containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        for pause in (FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S):
+            await die(container)
+            assert (await sandbox.state()).run_id is None
+            await trio.sleep(pause * 0.9)
+            assert (await sandbox.state()).run_id is None
+            await trio.sleep(pause * 0.2)
+            assert (await sandbox.state()).run_id == container.starts[-1]
+        recorded = [event for event in await events(store) if isinstance(event, RunStarted | RunEnded)]
+        assert [type(event) for event in recorded] == [RunStarted, RunEnded] * 3 + [RunStarted]
+        assert [event.by_policy for event in recorded if isinstance(event, RunStarted)] == [False, True, True, True]
+        assert len({*container.starts}) == 4
+
+
+async def test_a_run_that_nothing_is_to_be_started_again_in_stays_down(autojump_clock: MockClock) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        _, container = await dying(runtime, containers)
+        container.comes_back = False
+        await die(container)
+        await trio.sleep(100)
+        assert len(container.starts) == 1
+
+
+async def test_a_run_that_does_not_come_back_up_is_tried_so_often_and_no_more(autojump_clock: MockClock) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        container.start_error = "no room"
+        with capture_logs() as logs:
+            await die(container)
+            await trio.sleep(3600)
+        assert len(container.starts) == 1 + REVIVALS_MAX
+        assert [line["event"] for line in logs].count("run is not brought back any more") == 1
+        container.start_error = None
+        await sandbox.wake()
+        assert (await sandbox.state()).run_id is not None
+
+
+@pytest.mark.parametrize("ending", ["hibernate", "stop", "destroy"])
+async def test_a_run_stays_down_once_its_owner_wants_no_run(autojump_clock: MockClock, ending: str) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        await die(container)
+        await getattr(sandbox, ending)()
+        await trio.sleep(100)
+        assert len(container.starts) == 1
+        if ending == "hibernate":
+            # Its actor has left memory: another container.
+            _, container = await dying(runtime, containers)
+            await die(container)
+            await trio.sleep(1)
+            assert len(container.starts) == 2, "it comes back again after a wake"
+
+
+async def test_a_visitor_does_not_wait_for_the_pause_and_makes_no_second_run(autojump_clock: MockClock) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        _, container = await dying(runtime, containers)
+        await die(container)
+        before = trio.current_time()
+        visit = await enter(runtime)
+        assert trio.current_time() == before
+        await trio.sleep(100)
+        assert len(container.starts) == 2
+        visit.end()
+
+
+async def test_coming_back_is_no_use_that_keeps_a_sandbox_awake(autojump_clock: MockClock) -> None:
+    store, containers = FaultyStore(MemoryStore()), fake_containers()
+    async with running(store, containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        await sandbox.set_sleep_after(100.0)
+        for _ in range(3):
+            await trio.sleep(30)
+            await die(container)
+        await trio.sleep(15)
+        assert (await sandbox.state()).slept
+        assert len(container.starts) == 4
+        await trio.sleep(1000)
+        assert len(container.starts) == 4
+
+
+async def test_a_pause_does_not_hold_up_the_end_of_the_runtime(autojump_clock: MockClock) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        for _ in range(8):
+            await die(container)
+            await sandbox.hibernate()
+            await sandbox.wake()
+        # The pause has become a long one.
+        await die(container)
+        before = trio.current_time()
+    assert trio.current_time() - before < FIRST_PAUSE_S

@@ -72,6 +72,16 @@ async def test_port_that_another_program_leaves_is_waited_for(autojump_clock: tr
         container.anothers = set()
 
 
+async def test_port_that_is_taken_anew_is_waited_for_anew(autojump_clock: trio.testing.MockClock) -> None:
+    async with service({8080}) as (process, container), trio.open_nursery() as nursery:
+        nursery.start_soon(process.wait_for_port, 8080)
+        for taken in (8080, 8081, 8080):
+            # Nobody answers while it is the other port that is served.
+            container._shared_handlers = {taken: answer}
+            await trio.sleep(TAKEN_S * 0.6)
+        container.anothers = set()
+
+
 async def test_time_to_wait_that_is_short_is_kept_for_a_taken_port_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

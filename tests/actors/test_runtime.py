@@ -393,6 +393,22 @@ async def test_history_is_what_has_been_acknowledged() -> None:
             await runtime.history("another")
 
 
+@pytest.mark.parametrize("sleep", ["stop", "freeze"])
+async def test_a_keeper_that_is_killed_does_not_take_services_down_that_are_to_be_restarted(sleep: str) -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        sandbox = await runtime.get_sandbox("my-app", container=ContainerSpec("process", {"sleep": sleep}))
+        process = await sandbox.start_process("exec sleep 1000000", id="web", restart="on-failure")
+        stat = read_stat(process.pid)
+        assert stat is not None
+        os.kill(stat[1], signal.SIGKILL)
+        with trio.fail_after(20):
+            assert await process.wait() == -signal.SIGKILL
+            found: list[tuple[str, ProcessStatus]] = []
+            while found != [("web", ProcessStatus.RUNNING)]:
+                await trio.lowlevel.checkpoint()
+                found = [(one.id, one.status) for one in await sandbox.list_processes()]
+
+
 FROZEN = ContainerSpec("process", {"sleep": "freeze"})
 
 

@@ -164,6 +164,25 @@ async def test_what_a_service_had_in_memory_survives_and_the_run_is_another(plac
     assert await second.start_process(service.launch.options) is service
 
 
+async def test_connection_that_is_made_as_the_run_ends_is_not_given_out(
+    place: Place, lifeline: Lifeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await place.wake()
+    port = await serve(run, lifeline)
+    streams: list[trio.SocketStream] = []
+    dial = ProcessRun.dial
+
+    async def dial_late(self: ProcessRun, port: int) -> trio.SocketStream:
+        streams.append(await dial(self, port))
+        await run.sleep()
+        return streams[0]
+
+    monkeypatch.setattr(ProcessRun, "dial", dial_late)
+    with pytest.raises(NotListeningError, match="the run has stopped"):
+        await run.dial(port)
+    assert streams[0].socket.fileno() == -1
+
+
 async def test_whole_tree_stands_still_and_its_keeper_does_not(place: Place, lifeline: Lifeline) -> None:
     run = await place.wake()
     script = 'exec 9>"$SAY"; setsid sh -c "echo 1 >&9; while :; do :; done" & '

@@ -143,3 +143,8 @@ def test_what_cannot_be_told_is_nobody_elses(elsewhere: socket.socket, monkeypat
         assert not is_anothers(port, nobody), "no holder to be seen"
         family[os.getpid()] = 0
         assert not is_anothers(port, nobody), "a process of the run that cannot be looked into"
+        patch.setattr(os, "listdir", lambda path: locked(path) if path == "/proc/1/fd" else listdir(path))
+        family.clear()
+        assert is_anothers(port, nobody), "one of the others is of no account"
+        family[1] = 0
+        assert not is_anothers(port, nobody), "it may be that one's"

@@ -108,11 +108,15 @@ async def test_a_stopped_sandbox_forgets_the_secrets_of_its_services(up: Up, con
     assert not any(b"hunter2" in path.read_bytes() for path in container._folder.rglob("*") if path.is_file())
 
 
-async def test_what_was_killed_with_its_keeper_is_brought_back(up: Up) -> None:
+@pytest.mark.parametrize("restart", RestartPolicy)
+async def test_what_was_killed_with_its_keeper_is_brought_back(up: Up, restart: RestartPolicy) -> None:
     async with up() as run:
-        await run.start_process(ProcessOptions(FOREVER, id="web"))
+        await run.start_process(ProcessOptions(FOREVER, id="web", restart=restart))
+        ended = await run.start_process(ProcessOptions(FOREVER, id="ended", restart=RestartPolicy.ALWAYS))
+        await ended.kill(signal.SIGKILL)
         os.kill(run._keeper.pid, signal.SIGKILL)
         await run.wait_stopped()
+        assert run.comes_back is (restart is not RestartPolicy.NEVER)
     async with up("run-2") as woken:
         assert ids(woken) == ["web"]
 

@@ -75,7 +75,7 @@ LOGGED: list[tuple[Event, tuple[str, int, dict[str, object]]]] = [
         ),
     ),
     (PortUnexposed(Port(8080)), ("port_unexposed", 1, {"port": 8080})),
-    (RunStarted("run-1"), ("run_started", 1, {"run_id": "run-1"})),
+    (RunStarted("run-1"), ("run_started", 1, {"run_id": "run-1", "by_policy": False})),
     (RunEnded("run-1", RunEnd.LOST), ("run_ended", 1, {"run_id": "run-1", "reason": "lost"})),
     (
         ServiceExited("run-1", "web", -9),
