@@ -320,6 +320,8 @@ class Keeper:
             if self._dead_waiting:
                 self._reap()
         clean = self._end_all()
+        if clean and self._frozen:
+            self._unmark()
         self._flush_last()
         return clean
 
@@ -594,6 +596,9 @@ class Keeper:
     def _let_go_on(self) -> None:
         self._frozen = False
         self._move_on()
+        self._unmark()
+
+    def _unmark(self) -> None:
         with suppress(OSError):  # it was never there, or somebody has taken it away
             os.unlink(FROZEN_FILE)
 

@@ -146,9 +146,8 @@ class ProcessContainer:
         if thawed is not None:
             return thawed
         try:
-            for left in await trio.to_thread.run_sync(self._make_folders, folder):
-                await end_leftovers(left)
-                (left / FROZEN_FILE).unlink(missing_ok=True)
+            await self._end_left()
+            await trio.to_thread.run_sync(self._make_folders, folder)
         except OSError as error:
             raise ContainerStartError(f"cannot make the folder of a run: {error}") from error
         try:
@@ -206,6 +205,14 @@ class ProcessContainer:
     async def _end_frozen(self) -> None:
         if self._frozen is not None:
             await self._frozen.stop()
+        await self._end_left()
+
+    async def _end_left(self) -> None:
+        """End what was frozen when its server was killed, or when its keeper was."""
+        runs = self._folder / "runs"
+        for mark in await trio.to_thread.run_sync(lambda: [*runs.glob(f"*/{FROZEN_FILE}")]):
+            await end_leftovers(mark.parent)
+            mark.unlink(missing_ok=True)
 
     async def reattach(self, run_id: str, nursery: trio.Nursery) -> None:  # noqa: ARG002  # there is never a run to serve
         """End what the run of an earlier server may have left. It is never up: its keeper ends with its server."""
@@ -242,19 +249,15 @@ class ProcessContainer:
         )
         await run.serve(task_status)
 
-    def _make_folders(self, run_folder: Path) -> list[Path]:
-        """Make the folders of a run; return those of runs that were frozen when their server was killed."""
+    def _make_folders(self, run_folder: Path) -> None:
         runs = run_folder.parent
         for folder in (self._folder, runs, run_folder, self._folder / "workspace"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.scandir(runs) as entries:
             others = [(entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries]
-        newest_first = [Path(path) for _, path in sorted(others, reverse=True) if path != str(run_folder)]
-        left = [path for path in newest_first if (path / FROZEN_FILE).exists()]
+        newest_first = [path for _, path in sorted(others, reverse=True) if path != str(run_folder)]
         for path in newest_first[RUNS_KEPT - 1 :]:
-            if path not in left:
-                remove_tree(path)
-        return left
+            remove_tree(Path(path))
 
 
 async def _open_keeper(python: str, folder: Path) -> tuple[trio.Process, trio.SocketStream]:

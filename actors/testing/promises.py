@@ -136,6 +136,8 @@ class _Check:
             await self._assert_refused(run, self._silent_port, "dial refuses a port where nothing listens")
             if self._serve is not None:
                 port = await self._serve(run)
+                with _promise("a port of a run's own service is not said to be another's"):
+                    assert not await run.is_anothers(port)
                 with _promise("dial connects to a service"):
                     stream = await run.dial(port)
                     assert isinstance(stream, trio.abc.HalfCloseableStream), f"It returned {stream!r}"
@@ -302,10 +304,20 @@ class _Check:
                 woken = await container.start("run-2", nursery)
                 assert woken.run_id == "run-2", f"Its id is {woken.run_id!r}"
             await self._assert_refused(run, self._silent_port, "dial of a run that slept refuses after the wake")
+            with suppress(UnsupportedError):
+                await woken.start_process(ProcessOptions(self._forever))
             await woken.sleep()
-            with _promise("retire may be called twice, after a sleep too"):
+            with _promise("no process of a sleeping place runs, and asleep shows those that are frozen"):
+                shown = container.asleep.processes() if container.asleep is not None else ()
+                states = {process.status for process in (*woken.processes(), *shown)}
+                assert not states & {ProcessStatus.RUNNING, ProcessStatus.RESTARTING}, f"They are {states}"
+                assert shown or ProcessStatus.FROZEN not in states, "It shows none"
+            with _promise("retire may be called twice, after a sleep too, and nothing is asleep afterwards"):
                 await container.retire()
                 await container.retire()
+                assert container.asleep is None, f"It is {container.asleep!r}"
+                left = {process.status for process in woken.processes()}
+                assert left <= {ProcessStatus.EXITED}, f"Processes are {left}"
         await container.remove()
 
     async def removing(self) -> None:

@@ -262,6 +262,7 @@ async def test_end_while_frozen_leaves_nothing(place: Place, lifeline: Lifeline,
     await lifeline.wait_released()
     assert service.status is ProcessStatus.EXITED
     assert container.asleep is None
+    assert not [*place.folder.rglob(keeper.FROZEN_FILE)], "there is nothing to be swept"
     assert not (place.folder / "workspace" / "heard").exists(), "nothing of it ran once more"
 
 
@@ -405,6 +406,25 @@ async def test_log_is_followed_over_a_sleep(place: Place) -> None:
     assert (place.folder / "runs" / "run-2" / "keeper").exists(), "where the next server looks for this run"
     assert not (place.folder / "runs" / "run-2" / keeper.FROZEN_FILE).exists()
     tail.close()
+
+
+@pytest.mark.parametrize("call", ["retire", "remove"])
+async def test_frozen_run_of_a_killed_keeper_is_swept_also_if_it_never_wakes(
+    place: Place, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash of the server and of the keeper: what it had is found by its mark alone."""
+    ended: list[str] = []
+
+    async def end_leftovers(folder: Path) -> None:
+        await trio.lowlevel.checkpoint()
+        ended.append(folder.name)
+
+    monkeypatch.setattr("actors.containers.process.end_leftovers", end_leftovers)
+    for name in ("run-8", "run-9"):
+        (place.folder / "runs" / name).mkdir(parents=True)
+    (place.folder / "runs" / "run-8" / keeper.FROZEN_FILE).touch()
+    await getattr(place.container(), call)()
+    assert ended == ["run-8"]
 
 
 @pytest.mark.parametrize("options", [{"sleep": "pause"}, {"sleep": True}, {"image": "x"}])

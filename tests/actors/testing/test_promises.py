@@ -83,9 +83,24 @@ class PretendsToBeDetachable(FakeRun):
     detachable = True
 
 
+class DisownsItsPorts(FakeRun):
+    async def is_anothers(self, port: int) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+
+class RunsOnAsleep(FakeRun):
+    async def sleep(self) -> None:
+        await super().sleep()
+        for process in self._processes:
+            process.exit_code = None
+
+
 @pytest.mark.parametrize(
     ("kind", "promise"),
     [
+        (DisownsItsPorts, "a port of a run's own service"),
+        (RunsOnAsleep, "no process of a sleeping place runs"),
         (DialsAfterStop, "what was admitted for run A never reaches run B"),
         (NeverSaysStopped, "wait_stopped returns after stop"),
         (ListsBackwards, "processes lists them in order of start"),
@@ -122,6 +137,16 @@ async def test_container_that_leaves_a_task_after_a_cancelled_start_fails_the_ch
 
     with pytest.raises(AssertionError, match="broken promise: a cancelled start leaves nothing"):
         await check_container(lambda _context: Leaky({PORT: echo}), tmp_path, serve=on_port)
+
+
+async def test_container_that_keeps_what_is_retired_fails_the_check(tmp_path: Path) -> None:
+    class Hoarding(FakeContainer):
+        @property
+        def asleep(self) -> FakeRun | None:  # type: ignore[override]  # a fake has none
+            return self.run if self.slept else None
+
+    with pytest.raises(AssertionError, match="broken promise: retire may be called twice"):
+        await check_container(lambda _context: Hoarding({PORT: echo}), tmp_path, serve=on_port)
 
 
 async def test_container_that_leaves_files_fails_the_check(tmp_path: Path) -> None:
