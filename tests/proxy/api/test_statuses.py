@@ -201,7 +201,9 @@ async def _ask_of_commands(census: Census) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         port = listener.socket.getsockname()[1]
-        await census.ask("waitForPort", 200, {"port": port})
+    server = f"exec python -m http.server {port} --bind 127.0.0.1"
+    await census.ask("startProcess", 201, {"command": server, "id": "server"})
+    await census.ask("waitForPort", 200, {"port": port, "timeout": 30}, process="server")
     await census.ask("waitForPort", 504)
     await census.ask("killProcess", 200, {"signal": 9})
     await census.ask("waitForPort", 409)
