@@ -221,7 +221,7 @@ async def test_of_those_that_fork_while_they_are_stopped_nobody_runs_on(
     run = await place.wake()
     lives = place.folder / "workspace" / "lives"
     env = {"SAY": str(lifeline.path), "LIFE": str(life)}
-    service = await run.start_process(ProcessOptions([sys.executable, "-c", FORKING], env=env, id="web"))
+    await run.start_process(ProcessOptions([sys.executable, "-c", FORKING], env=env, id="web"))
     await lifeline.wait_held()
     await until(lambda: lives.exists() and lives.stat().st_size > 100)
     root = keeper_pid(run)
@@ -230,7 +230,6 @@ async def test_of_those_that_fork_while_they_are_stopped_nobody_runs_on(
     for _ in range(20):
         assert states(root) <= {"T"}
     assert lives.stat().st_size == then
-    assert (service.status is ProcessStatus.FROZEN) or life == 1
     await place.container().retire()
     await lifeline.wait_released()
 
