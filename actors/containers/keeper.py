@@ -136,7 +136,10 @@ def read_stat(pid: int) -> tuple[bytes, int, int] | None:
         return None  # gone since it was listed
     # The second field is the program's own choice of name and may hold spaces and brackets: cut after the last.
     rest = text[text.rfind(b")") + 2 :].split()
-    return rest[0], int(rest[1]), int(rest[19])
+    # A process whose first thread has ended while others run is called a zombie too. It is to be killed like any other,
+    # and counts as one that never stands still, since it would not show here if it did.
+    state = b"S" if rest[0] == b"Z" and int(rest[17]) > 1 else rest[0]
+    return state, int(rest[1]), int(rest[19])
 
 
 def descendants(root: int) -> dict[int, int]:

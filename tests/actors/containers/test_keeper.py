@@ -66,6 +66,23 @@ def test_program_with_spaces_and_brackets_in_its_name_is_read() -> None:
     assert read_stat(child.pid) is None
 
 
+def test_process_whose_first_thread_has_ended_while_others_run_is_no_zombie() -> None:
+    script = """
+import ctypes, os, threading
+def wait():
+    while open("/proc/self/stat").read().rpartition(") ")[2][0] != "Z": pass
+    print("first thread ended", flush=True)
+    input()
+threading.Thread(target=wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert child.pid in descendants(os.getpid())
+        child.kill()
+
+
 async def test_descendants_are_found_across_generations_and_sessions(lifeline: Lifeline) -> None:
     script = 'exec 9>"$0"; setsid sh -c "sleep 1000000 & echo \\$! >&9; wait" & echo $! >&9; echo $$ >&9; wait'
     child = await trio.lowlevel.open_process(["/bin/sh", "-c", script, lifeline.path])
