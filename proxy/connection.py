@@ -18,6 +18,7 @@ from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.serving import RequestContent, RequestStarted, ServerConnection, Signal
 from proxy.core.sign_in import ASKS_FOR_TOKEN, sign_in_page
 from proxy.door import OWN_PAGE, Admitted, MustWait, OwnPage, Preview, answer_to_cut
+from proxy.farewell import LINGER_BYTES_MAX, LINGER_S
 from proxy.ledger import Ledger
 from proxy.options import Options
 from proxy.passage import HALF_CLOSED_GRACE_S, Ended, Passage, Switched, read_ahead
@@ -28,11 +29,6 @@ from proxy.upstream import Pool, close_now
 log = structlog.get_logger("portico.connection")
 
 REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-
-LINGER_S: Final = 2.0
-LINGER_BYTES_MAX: Final = 256 * 1024
-"""After a last answer, how long and how much is still read from the client: closing with bytes unread makes the
-kernel send a reset, which may overtake the answer (RFC 9112 section 9.6)."""
 
 _NEVER: Final = float("inf")
 

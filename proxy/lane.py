@@ -14,12 +14,11 @@ HEAD    the client's next head                       the client's socket
 ANSWER  the service, or room towards the client      also a visit, an exchange, a service connection
 LINGER  the client's end, after a last answer        the client's socket
 TASK    a `Connection`                               nothing
-TUNNEL  a `Tunnel`                                   nothing
+TUNNEL  nothing: a `Tunnel` has taken its place      nothing
 CLOSED  nothing                                      nothing
 ====== ============================================ =================================================
 """
 
-import socket
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from functools import partial
@@ -28,7 +27,7 @@ from typing import Final
 import trio
 
 from actors import CutBecause
-from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection, First
+from proxy.connection import Connection, First
 from proxy.core.answering import write_events
 from proxy.core.exchange import Exchange, ExchangeEvent, UpstreamClosedError
 from proxy.core.headers import Forwarding
@@ -36,11 +35,11 @@ from proxy.core.http1 import BadRequestError, BadResponseError
 from proxy.core.lines import LineMemo
 from proxy.core.pages import Answer, Code, refusal
 from proxy.core.serving import RequestStarted, ServerConnection, Signal
-from proxy.core.websocket import GOING_AWAY
 from proxy.door import Admitted, Preview, answer_to_cut
+from proxy.farewell import Farewell
 from proxy.options import Options
 from proxy.outlet import Outlet
-from proxy.passage import HALF_CLOSED_GRACE_S
+from proxy.passage import HALF_CLOSED_GRACE_S, Switched
 from proxy.pump import BROKEN, ENDED, READABLE, WRITABLE, Pump
 from proxy.reception import Reception
 from proxy.transport import RECEIVE_BYTES, SocketTransport
@@ -68,9 +67,9 @@ class Lane:
     """One client connection over a plain socket."""
 
     __slots__ = (
-        "_admitted", "_client_ended", "_connection", "_due", "_exchange", "_forwarding", "_http", "_idle", "_ledger",
-        "_lines", "_nursery", "_on_closed", "_options", "_outlet", "_phase", "_pool", "_preview", "_pump", "_reception",
-        "_room", "_started", "_tunnel", "_unread", "_upstream", "draining", "stream",
+        "_admitted", "_client_ended", "_connection", "_due", "_exchange", "_farewell", "_forwarding", "_http", "_idle",
+        "_ledger", "_lines", "_nursery", "_on_closed", "_on_switched", "_options", "_outlet", "_phase", "_pool",
+        "_preview", "_pump", "_reception", "_room", "_started", "_tunnel", "_upstream", "draining", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +82,8 @@ class Lane:
         options: Options,
         lines: LineMemo,
         nursery: trio.Nursery,
-        on_closed: Callable[["Lane"], None],
+        on_closed: Callable[["Lane | Tunnel"], None],
+        on_switched: Callable[["Lane", Tunnel], None],
     ) -> None:
         """Begin to wait for requests.
 
@@ -95,7 +95,8 @@ class Lane:
             options: Times and sizes.
             lines: Reads heads.
             nursery: For what takes a task.
-            on_closed: Called once, when the connection is over.
+            on_closed: Called once, when the connection is over, by whoever has it then.
+            on_switched: Called when a tunnel takes this object's place, before it begins.
         """
         self.stream: Final = stream
         """The client's."""
@@ -106,6 +107,7 @@ class Lane:
         self._lines: Final = lines
         self._nursery: Final = nursery
         self._on_closed: Final = on_closed
+        self._on_switched: Final = on_switched
         self._http: Final = ServerConnection(options.http, lines.read_request)
         self._ledger: Final = reception.ledger(self._http)
         self._phase = Phase.HEAD
@@ -115,7 +117,6 @@ class Lane:
         self._client_ended = False
         """The client has ended its direction while it waits for an answer."""
         self._room = RECEIVE_BYTES
-        self._unread = 0
         # All of them in ANSWER, none while it waits for anything else.
         self._started: RequestStarted | None = None
         self._preview: Preview | None = None
@@ -123,14 +124,15 @@ class Lane:
         self._forwarding: Forwarding | None = None
         self._exchange: Exchange | None = None
         self._upstream: Upstream | None = None
-        # In TASK, and in TUNNEL.
+        # In LINGER, in TASK, and in TUNNEL.
+        self._farewell: Farewell | None = None
         self._connection: Connection | None = None
         self._tunnel: Tunnel | None = None
         self.draining = False
         """The server is closing: this request is the last."""
-        self._outlet: Final = Outlet(pump, stream.socket, self)
+        self._outlet: Final = Outlet(pump, stream.socket)
         """Towards the client. While there is something unsent, nothing is read from the service."""
-        self._outlet.join()
+        self._outlet.join(self)
 
     # What the pump calls.
 
@@ -146,11 +148,6 @@ class Lane:
         except OSError:
             # Expected: clients leave when they like.
             self._close()
-            return
-        if self._phase is Phase.LINGER:
-            self._unread += len(data)
-            if not data or self._unread >= LINGER_BYTES_MAX:
-                self._close()
             return
         if data:
             self._http.receive(data)
@@ -464,14 +461,9 @@ class Lane:
     def _linger(self) -> None:
         """End our direction and read what the client still sends, for a while."""
         self._phase = Phase.LINGER
-        self._due = trio.current_time() + LINGER_S
-        self._unread = 0
-        self._outlet.want(READABLE)
-        try:
-            self.stream.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            # Expected: it has left already.
-            self._close()
+        self._outlet.leave()
+        self._farewell = Farewell(self.stream.socket, self._pump, self._close)
+        self._farewell.start()
 
     def _close(self, *, reset: bool = False) -> None:
         """End the connection, whatever is under way. Idempotent."""
@@ -522,21 +514,26 @@ class Lane:
         if not given_back:
             return
         if connection.switched is not None:
-            self._phase = Phase.TUNNEL
-            self._tunnel = Tunnel(self.stream, connection.switched, self._pump, self._on_tunnel_ended)
-            self._tunnel.start()
+            self._become_tunnel(connection.switched)
             return
-        self._outlet.join()
+        self._outlet.join(self)
         self._rest()
         if self.draining:
             self._close()
 
-    def _on_tunnel_ended(self) -> None:
-        """The tunnel has let go of the client's socket, and of all else."""
-        self._tunnel = None
-        self._note_end()
-        self._outlet.join()
-        self._linger()
+    def _become_tunnel(self, switched: Switched) -> None:
+        """Leave the connection to a tunnel, which holds no more of it than it needs."""
+        self._phase = Phase.TUNNEL
+        tunnel = self._tunnel = Tunnel(
+            self.stream.socket,
+            switched,
+            pump=self._pump,
+            stalled_timeout_s=self._options.stalled_timeout_s,
+            account=None if self._ledger is None else self._ledger.switch(),
+            on_closed=self._on_closed,
+        )
+        self._on_switched(self, tunnel)
+        tunnel.start(switched.from_client, switched.from_service)
 
     # What the router calls.
 
@@ -553,8 +550,6 @@ class Lane:
         self.draining = True
         if self._connection is not None:
             self._connection.cut()
-        elif self._tunnel is not None:
-            self._tunnel.cut(GOING_AWAY, "server closing")
         elif self._phase is Phase.ANSWER:
             self._fail(refusal(Code.SHUTTING_DOWN))
         else:
@@ -563,8 +558,8 @@ class Lane:
     def abort(self) -> None:
         """End it at once, with all that is under way and without a word: whoever accepted it wants it gone."""
         if self._tunnel is not None:
-            self._tunnel.end()
-        if self._connection is not None:
+            self._tunnel.abort()
+        elif self._connection is not None:
             self._connection.abort()
         else:
             self._close()
@@ -573,9 +568,11 @@ class Lane:
         """End what has taken too long by `now`; True if `watch` should be started. See `Connection.patrol`."""
         if self._connection is not None:
             return self._connection.patrol(now)
-        if (self._tunnel or self._outlet).is_stuck(now, self._options.stalled_timeout_s):
+        if self._outlet.is_stuck(now, self._options.stalled_timeout_s):
             self.stream.reset_on_close()
             self.abort()
+        if self._farewell is not None:
+            self._farewell.patrol(now)
         if now < self._due:
             return False
         if self._phase is Phase.ANSWER and not self._client_ended:
@@ -585,7 +582,7 @@ class Lane:
         elif self._phase is Phase.HEAD and not self._idle:
             connection = self._leave_to_connection()
             self._nursery.start_soon(self._serve_in_task, connection, connection.run_out_of_time)
-        elif self._phase in (Phase.HEAD, Phase.ANSWER, Phase.LINGER):
+        elif self._phase in (Phase.HEAD, Phase.ANSWER):
             self._close()
         return False
 

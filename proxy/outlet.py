@@ -13,19 +13,17 @@ class Outlet:
     Invariant: while there is something `unsent` nobody gives it more; whoever feeds it is held up instead.
     """
 
-    __slots__ = ("_handler", "_parts", "_patience", "_pump", "_socket", "mask", "unsent")
+    __slots__ = ("_parts", "_patience", "_pump", "_socket", "mask", "unsent")
 
-    def __init__(self, pump: Pump, sock: socket.socket, handler: Handler) -> None:
+    def __init__(self, pump: Pump, sock: socket.socket) -> None:
         """Prepare; `join` begins.
 
         Args:
             pump: Waits.
             sock: Non-blocking; somebody else's, to close.
-            handler: Whom the pump calls for it.
         """
         self._pump: Final = pump
         self._socket: Final = sock
-        self._handler: Final = handler
         self.mask = READABLE
         """What is waited for."""
         self.unsent: memoryview | None = None
@@ -34,10 +32,10 @@ class Outlet:
         # Made when the watchman first sees something unsent: most connections never need it.
         self._patience: Patience | None = None
 
-    def join(self) -> None:
-        """Have the pump wait for something to read."""
+    def join(self, handler: Handler) -> None:
+        """Have the pump call `handler` when there is something to read."""
         self.mask = READABLE
-        self._pump.add(self._socket, self._handler, READABLE)
+        self._pump.add(self._socket, handler, READABLE)
 
     def leave(self) -> None:
         """Have the pump leave the socket alone. Idempotent."""

@@ -25,6 +25,7 @@ from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.pump import Pump
 from proxy.reception import Reception, Routes
 from proxy.transport import SocketTransport
+from proxy.tunnel import Tunnel
 from proxy.upstream import Pool, close_now
 
 log = structlog.get_logger("portico.router")
@@ -37,6 +38,10 @@ for each of them would cost every request some microseconds."""
 class _Entry(NamedTuple):
     group: str | None
     on_ended: Callable[[], None] | None
+
+
+_Holder = Connection | Lane | Tunnel
+"""Who has a client connection."""
 
 
 class Router:
@@ -64,7 +69,10 @@ class Router:
         self._lines: Final = LineMemo()
         self._nursery: Final = nursery
         # {connection: the share of whose address it takes, and whom to tell of its end}
-        self._connections: dict[Connection | Lane, _Entry] = {}
+        self._connections: dict[_Holder, _Entry] = {}
+        # Made once: an idle connection should have no method of its own for each.
+        self._on_closed: Final[Callable[[_Holder], None]] = self._forget
+        self._on_switched: Final[Callable[[Lane, Tunnel], None]] = self._let_succeed
         self._addresses: Final = Addresses(options.connections_per_address_max)
         self._none_left = trio.lowlevel.ParkingLot()
         self._draining = False
@@ -136,7 +144,8 @@ class Router:
             options=self._options,
             lines=self._lines,
             nursery=self._nursery,
-            on_closed=self._forget,
+            on_closed=self._on_closed,
+            on_switched=self._on_switched,
         )
         self._connections[lane] = _Entry(reception[1], on_ended)
         return lane
@@ -163,7 +172,10 @@ class Router:
         )
         return reception, group
 
-    def _forget(self, connection: Connection | Lane) -> None:
+    def _let_succeed(self, lane: Lane, tunnel: Tunnel) -> None:
+        self._connections[tunnel] = self._connections.pop(lane)
+
+    def _forget(self, connection: _Holder) -> None:
         entry = self._connections.pop(connection)
         if entry.group is not None:
             self._addresses.leave(entry.group)
@@ -211,7 +223,7 @@ class Router:
             # Nobody would wait for the sockets of a client that came now.
             self._draining = True
             for connection in tuple(self._connections):
-                if isinstance(connection, Lane):
+                if not isinstance(connection, Connection):
                     connection.abort()
             self._pump.close()
 
@@ -222,7 +234,7 @@ class Router:
             await self._pool.sweep()
             now = trio.current_time()
             for connection in tuple(self._connections):
-                if connection.patrol(now):
+                if connection.patrol(now) and not isinstance(connection, Tunnel):
                     self._nursery.start_soon(connection.watch)
             turned_away = self._addresses.report(now)
             if turned_away is not None:

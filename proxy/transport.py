@@ -169,7 +169,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     def reset_on_close(self) -> None:
         """Have whoever closes it abort it: so the kernel lets go of what its peer has not taken."""
         if self.socket.fileno() != -1:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self.socket)
 
     async def aclose(self) -> None:
         """Close, and give others a turn."""
@@ -209,6 +209,11 @@ def tune(sock: socket.socket, *, untaken_s: float = UNTAKEN_S) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _milliseconds(untaken_s))
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have whoever closes it abort it; see `SocketTransport.reset_on_close`."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -13,65 +13,81 @@ from typing import Final
 
 from actors import CutBecause
 from proxy.core.websocket import GOING_AWAY, FrameTracker, close_frame
+from proxy.farewell import Farewell
+from proxy.ledger import Account
 from proxy.passage import RESTARTED, Switched
 from proxy.patience import Mark, Patience, untaken
 from proxy.pump import BROKEN, FAILED, READABLE, WRITABLE, Pump
-from proxy.transport import RECEIVE_BYTES, SocketTransport
+from proxy.transport import RECEIVE_BYTES, reset_on_close
 
 
 class Tunnel:
-    """The bytes of one upgraded connection, both ways, until both ways have ended or either side has gone."""
+    """The bytes of one upgraded connection, both ways, until both ways have ended or either side has gone.
 
-    __slots__ = ("_client", "_on_ended", "_over", "_patience", "_pump", "_service", "_switched", "_tracker")
+    It takes the place of whoever had the connection before and is all that there is of it, perhaps for days: two
+    sockets, the visit, what the observer will be told, and nothing of the request that it began with.
+    """
 
-    def __init__(self, client: SocketTransport, switched: Switched, pump: Pump, on_ended: Callable[[], None]) -> None:
+    __slots__ = (
+        "_account", "_client", "_closed", "_farewell", "_on_closed", "_patience", "_service", "_stalled_timeout_s",
+        "_tracker", "_visit", "over", "pump",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: socket.socket,
+        switched: Switched,
+        *,
+        pump: Pump,
+        stalled_timeout_s: float,
+        account: Account | None,
+        on_closed: Callable[["Tunnel"], None],
+    ) -> None:
         """Prepare; `start` begins.
 
         Args:
-            client: Whose owner gets it back, by `on_ended`.
-            switched: The other side, and the visit; both end with the tunnel.
+            client: Non-blocking, and this object's from now on.
+            switched: The service's socket and the visit are this object's too.
             pump: Calls this object's two sides.
-            on_ended: Called once, last.
+            stalled_timeout_s: How long a side may take none of what it is sent.
+            account: What is told when nothing more is carried.
+            on_closed: Called once, when the client's connection is over.
         """
-        self._switched: Final = switched
-        self._pump: Final = pump
-        self._on_ended: Final = on_ended
+        self._visit: Final = switched.visit
+        self.pump: Final = pump
+        """Calls the two sides."""
+        self._on_closed: Final = on_closed
+        self._stalled_timeout_s: Final = stalled_timeout_s
+        self._account: Final = account
         self._tracker = FrameTracker(masked=False) if switched.websocket else None
-        self._over = False
+        self.over = False
+        """Nothing is carried any more."""
+        self._closed = False
         # Made when the watchman first sees something unsent: most connections never need it.
         self._patience: Patience | None = None
-        self._client: Final = _Side(self, client.socket)
+        # Between the end of the tunnel and that of the client's connection.
+        self._farewell: Farewell | None = None
+        self._client: Final = _Side(self, client)
         self._service: Final = _Side(self, switched.upstream.socket)
         self._client.other, self._service.other = self._service, self._client
 
-    def start(self) -> None:
-        """Begin to carry."""
-        switched = self._switched
-        self._client.join(self._pump)
-        self._service.join(self._pump)
-        if switched.from_client:
-            self._service.send(switched.from_client)
-        if switched.from_service and not self._over:
-            self._client.send(switched.from_service)
-        if not self._over:
-            switched.visit.on_cut(self._on_cut)
+    def start(self, from_client: bytes = b"", from_service: bytes = b"") -> None:
+        """Begin to carry, first what has come already."""
+        self._client.join()
+        self._service.join()
+        if from_client:
+            self._service.send(from_client)
+        if from_service and not self.over:
+            self._client.send(from_service)
+        if not self.over:
+            self._visit.on_cut(self._on_cut)
+
+    # What its sides call.
 
     def carried(self, side: "_Side", data: bytes) -> None:
         """Take note that `data` is on its way to a side."""
         if self._tracker is not None and side is self._client:
             self._tracker.feed(data)
-
-    def is_stuck(self, now: float, limit_s: float) -> bool:
-        """Say whether whoever is sent something has taken none of it for `limit_s`; to be asked every now and then."""
-        mark: Mark = ()
-        for side in (self._client, self._service):
-            if side.unsent is not None:
-                mark += side.taken
-        if not mark:
-            return False
-        if self._patience is None:
-            self._patience = Patience(limit_s)
-        return self._patience.is_out(mark, now)
 
     def end_if_done(self) -> None:
         """End if both directions have."""
@@ -79,21 +95,48 @@ class Tunnel:
             self.end()
 
     def end(self) -> None:
-        """Let go of both sides, whatever is under way. Idempotent."""
-        if self._over:
+        """Let go of the service, whatever is under way, and take leave of the client. Idempotent."""
+        if self.over:
             return
-        self._over = True
-        self._client.leave(self._pump)
-        self._service.leave(self._pump)
-        self._switched.upstream.close()
-        self._switched.visit.end()
-        self._on_ended()
+        self._let_go()
+        self._farewell = Farewell(self._client.socket, self.pump, self._close)
+        self._farewell.start()
 
-    def cut(self, code: int, reason: str) -> None:
+    def _let_go(self) -> None:
+        self.over = True
+        for side in (self._client, self._service):
+            side.unsent = None
+            self.pump.remove(side.socket)
+        self._service.socket.close()
+        self._visit.end()
+        if self._account is not None:
+            self._account.end()
+
+    def _close(self) -> None:
+        """End the client's connection, whatever is under way. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self.over:
+            self._let_go()
+        self.pump.remove(self._client.socket)
+        self._client.socket.close()
+        self._on_closed(self)
+
+    def _on_cut(self, _reason: CutBecause) -> None:
+        # Inside a turn of the actor, which is no place to end the visit in.
+        self.pump.soon(self._client, self._take_cut)
+
+    def _take_cut(self) -> None:
+        reason = self._visit.cut_because
+        if reason is not None:
+            self._say_goodbye(RESTARTED if reason is CutBecause.RUN_ENDED else GOING_AWAY, reason.value)
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
         """End it with a close frame, if the client can read one where its stream stands."""
         tracker, client = self._tracker, self._client
         if (
-            not self._over
+            not self.over
             and tracker is not None
             and tracker.at_boundary
             and not tracker.close_sent
@@ -105,24 +148,51 @@ class Tunnel:
                 client.socket.send(close_frame(code, reason))
         self.end()
 
-    def _on_cut(self, _reason: CutBecause) -> None:
-        # Inside a turn of the actor, which is no place to end the visit in.
-        self._pump.soon(self._client, self._take_cut)
+    # What the router calls.
 
-    def _take_cut(self) -> None:
-        reason = self._switched.visit.cut_because
-        if reason is not None:
-            self.cut(RESTARTED if reason is CutBecause.RUN_ENDED else GOING_AWAY, reason.value)
+    def drain(self) -> None:
+        """Do nothing: it may go on for as long as the drain lasts, and is no request that others could follow."""
+
+    def cut(self) -> None:
+        """End it now; a client that can still be told why is told."""
+        if self.over:
+            self._close()
+        else:
+            self._say_goodbye(GOING_AWAY, "server closing")
+
+    def abort(self) -> None:
+        """End it at once, without a word."""
+        self._close()
+
+    def patrol(self, now: float) -> bool:
+        """End what has taken too long by `now`; False, as nobody need `watch` over it."""
+        if self._farewell is not None:
+            self._farewell.patrol(now)
+        elif self._is_stuck(now):
+            reset_on_close(self._client.socket)
+            self._close()
+        return False
+
+    def _is_stuck(self, now: float) -> bool:
+        """Say whether whoever is sent something has taken none of it for too long."""
+        mark: Mark = ()
+        for side in (self._client, self._service):
+            if side.unsent is not None:
+                mark += side.taken
+        if not mark:
+            return False
+        if self._patience is None:
+            self._patience = Patience(self._stalled_timeout_s)
+        return self._patience.is_out(mark, now)
 
 
 class _Side:
     """One of the two sockets: what comes from it, and what goes to it."""
 
-    __slots__ = ("_mask", "_parts", "_pump", "_tunnel", "ended", "finished", "other", "socket", "unsent")
+    __slots__ = ("_mask", "_parts", "_tunnel", "ended", "finished", "other", "socket", "unsent")
 
     def __init__(self, tunnel: Tunnel, sock: socket.socket) -> None:
         self._tunnel = tunnel
-        self._pump: Pump | None = None
         self.socket = sock
         self.other: _Side = self
         self.ended = False
@@ -140,23 +210,16 @@ class _Side:
         """A mark of what it has taken so far, for as long as something is `unsent`."""
         return self._parts, untaken(self.socket)
 
-    def join(self, pump: Pump) -> None:
+    def join(self) -> None:
         """Begin to be called."""
-        self._pump = pump
-        pump.add(self.socket, self, READABLE)
-
-    def leave(self, pump: Pump) -> None:
-        """Be called no more."""
-        self._pump = None
-        self.unsent = None
-        pump.remove(self.socket)
+        self._tunnel.pump.add(self.socket, self, READABLE)
 
     def on_ready(self, mask: int) -> None:
         """See `pump.Handler`."""
         if mask & WRITABLE and self.unsent is not None:
             self._send_rest(self.unsent)
-        if self._pump is None:
-            return
+            if self._tunnel.over:
+                return
         if self._mask & READABLE and mask & (READABLE | BROKEN):
             self._carry()
         elif mask & BROKEN:
@@ -167,7 +230,7 @@ class _Side:
                 # Both directions have ended, which is told asked for or not. What it has sent is read when the other
                 # side has room.
                 self._mask = 0
-                self._pump.remove(self.socket)
+                self._tunnel.pump.remove(self.socket)
 
     def on_bug(self) -> None:
         """See `pump.Handler`."""
@@ -238,7 +301,7 @@ class _Side:
 
     def wait(self) -> None:
         """Wait for what can be used now."""
-        if self._pump is None:
+        if self._tunnel.over:
             return
         mask = 0
         if not self.ended and self.other.unsent is None:
@@ -250,5 +313,6 @@ class _Side:
         self._mask = mask
         # It may have been taken out altogether; see `on_ready`. With nothing to wait for it is kept in all the same:
         # so it is told when it breaks off, with which the other side's wait is over too.
-        self._pump.remove(self.socket)
-        self._pump.add(self.socket, self, mask)
+        pump = self._tunnel.pump
+        pump.remove(self.socket)
+        pump.add(self.socket, self, mask)

@@ -37,7 +37,7 @@ LAYERS: Mapping[str, Sequence[frozenset[str]]] = {
         frozenset({"errors", "core"}),
         frozenset({"options", "patience", "accesslog"}),
         frozenset({"transport", "config", "logging", "descriptors", "pump", "local"}),
-        frozenset({"upstream", "relay", "outlet"}),
+        frozenset({"upstream", "relay", "outlet", "farewell"}),
         frozenset({"door", "passage", "messages"}),
         frozenset({"application", "appsocket", "gatehouse"}),
         frozenset({"ledger"}),

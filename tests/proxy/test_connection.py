@@ -10,10 +10,11 @@ import trio.testing
 
 from actors import Visit
 from actors.testing.containers import FakeRun
-from proxy.connection import LINGER_BYTES_MAX, LINGER_S, Connection
+from proxy.connection import Connection
 from proxy.core.headers import Forwarding
 from proxy.core.http1 import Limits
 from proxy.door import Admitted, Door
+from proxy.farewell import LINGER_BYTES_MAX, LINGER_S
 from proxy.options import Options
 from proxy.testing import (
     Asked,

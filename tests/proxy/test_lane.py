@@ -21,6 +21,7 @@ from proxy.passage import Passage
 from proxy.router import ROUND_S
 from proxy.testing import Asked, Caller, Client, CutOffError, PreviewEngine, mirror, respond, service
 from proxy.testing import preview_engine as make_engine
+from proxy.tunnel import Tunnel
 from proxy.upstream import Pool
 
 FLOOD = 16 * 1024 * 1024
@@ -437,13 +438,37 @@ async def test_blow_in_every_phase_leaves_nothing(
     if blow == "drain":
         await engine.router.drain(3)
     else:
-        lane.cut() if blow == "cut" else lane.abort()
+        # A tunnel has taken the lane's place.
+        [holder] = engine.router._connections
+        holder.cut() if blow == "cut" else holder.abort()
         await trio.sleep(4)
     engine.assert_at_rest()
     assert len(engine.router._pump) == len(engine.router._pool)
     assert lane.stream.socket.fileno() == -1
     if blow == "cut" and phase in (Phase.ANSWER, Phase.TASK):
         assert (await client.read_response()).code == "SHUTTING_DOWN"
+
+
+async def test_whoever_accepted_it_ends_its_tunnel_by_the_lane_too(
+    engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    """`Router.handle` knows the lane alone, whatever has become of it."""
+
+    async def switch(stream: trio.abc.HalfCloseableStream) -> None:
+        await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n")
+        await trio.sleep_forever()
+
+    client, host = await open_lane(engine, warm_then(switch))
+    lane = lane_of(engine)
+    await client.send_request("GET", "/", host, headers=[("Connection", "upgrade"), ("Upgrade", "raw")])
+    await client.read_head()
+    await engine.settle()
+    [tunnel] = engine.router._connections
+    assert isinstance(tunnel, Tunnel)
+    lane.abort()
+    await engine.settle()
+    engine.assert_at_rest()
+    assert await client.receive() == b""
 
 
 @pytest.mark.parametrize("verdict", ["admitted", "refused"])

@@ -28,8 +28,8 @@ def ends() -> Iterator[tuple[Outlet, socket.socket, Pump]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     pump = Pump()
-    outlet = Outlet(pump, ours, Nobody())
-    outlet.join()
+    outlet = Outlet(pump, ours)
+    outlet.join(Nobody())
     yield outlet, theirs, pump
     outlet.leave()
     pump.close()
@@ -79,5 +79,5 @@ def test_leaving_is_idempotent_and_joining_again_waits_for_reading(ends: tuple[O
     outlet.leave()
     outlet.leave()
     assert len(pump) == 0
-    outlet.join()
+    outlet.join(Nobody())
     assert (len(pump), outlet.mask) == (1, READABLE)

@@ -12,6 +12,7 @@ import trio_websocket
 from actors import CustomDomainRequiredError, InvalidNameError, MemoryStore, open_runtime
 from actors.testing.containers import socket_stream_pair
 from proxy.connection import Connection
+from proxy.lane import Lane
 from proxy.options import Options
 from proxy.passage import Passage
 from proxy.router import open_router
@@ -121,6 +122,7 @@ async def test_watch_that_comes_too_late_watches_nothing(preview_engine: Preview
     await client.send_request("GET", "/", host)
     await client.read_response()
     [connection] = preview_engine.router._connections
+    assert isinstance(connection, Connection | Lane)
     with trio.fail_after(5):
         await connection.watch()
 

@@ -1,9 +1,12 @@
 """Upgraded connections without tasks: both ways, half-closes, slow readers, ends, and the cord."""
 
+import gc
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from types import FunctionType, ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -13,9 +16,19 @@ from actors import CutBecause, Port, Visit
 from actors.sandbox.admission import Grant
 from actors.testing.containers import socket_stream_pair
 from actors.visits import VisitBook
+from proxy.connection import Connection
+from proxy.core.exchange import Exchange
+from proxy.core.http1 import RequestHead
+from proxy.core.served import Served
+from proxy.core.serving import RequestStarted, ServerConnection
 from proxy.core.websocket import close_frame
-from proxy.passage import Switched
+from proxy.lane import Lane
+from proxy.ledger import Ledger
+from proxy.outlet import Outlet
+from proxy.passage import Passage, Switched
 from proxy.pump import Pump
+from proxy.reception import Reception
+from proxy.testing import preview_engine, websocket_echo
 from proxy.transport import SocketTransport
 from proxy.tunnel import Tunnel
 from proxy.upstream import Upstream
@@ -40,26 +53,34 @@ class Stage:
         self.client, near_client = socket_stream_pair() if client_ends is None else client_ends
         self.service, near_service = socket_stream_pair()
         self.visit: Visit = VisitBook().open(Grant(PORT, "run-a", 1, None), None)  # type: ignore[arg-type]  # not used
-        self.near = SocketTransport.take_over(near_client)
-        self.upstream = Upstream(("run-a", PORT), SocketTransport.take_over(near_service))
+        self.near = SocketTransport.take_over(near_client).socket
+        upstream = Upstream(("run-a", PORT), SocketTransport.take_over(near_service))
+        self.service_socket = upstream.socket
         self.pump = Pump()
-        self.ended = 0
-        switched = Switched(self.visit, self.upstream, websocket, from_client, from_service)
-        self.tunnel = Tunnel(self.near, switched, self.pump, self._on_ended)
+        self.closed: list[Tunnel] = []
+        switched = Switched(self.visit, upstream, websocket, from_client, from_service)
+        self.early = from_client, from_service
+        self.tunnel = Tunnel(
+            self.near, switched, pump=self.pump, stalled_timeout_s=60, account=None, on_closed=self.closed.append
+        )
 
-    def _on_ended(self) -> None:
-        self.ended += 1
-        # Whoever gets the client's socket back.
-        self.near.close()
+    def start(self) -> None:
+        self.tunnel.start(*self.early)
 
     def assert_under_way(self) -> None:
         assert self.visit.under_way
-        assert not self.ended
+        assert not self.tunnel.over
 
     def assert_over(self) -> None:
+        """Check that nothing is carried; leave may still be taken of the client."""
         assert not self.visit.under_way
-        assert (self.ended, len(self.pump)) == (1, 0)
-        assert self.upstream.socket.fileno() == -1
+        assert self.tunnel.over
+        assert self.service_socket.fileno() == -1
+
+    def assert_closed(self) -> None:
+        self.assert_over()
+        assert (self.closed, len(self.pump)) == ([self.tunnel], 0)
+        assert self.near.fileno() == -1
 
 
 @asynccontextmanager
@@ -74,11 +95,11 @@ async def tunnel(
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.pump.run)
-            stage.tunnel.start()
+            stage.start()
             yield stage
-            stage.tunnel.end()
+            stage.tunnel.abort()
             nursery.cancel_scope.cancel()
-    stage.assert_over()
+    stage.assert_closed()
     await trio.aclose_forcefully(stage.client)
     await trio.aclose_forcefully(stage.service)
     stage.pump.close()
@@ -228,7 +249,7 @@ async def test_writer_that_breaks_off_ends_the_tunnel_while_its_reader_is_held_u
         stage.assert_under_way()
         reset(client)
         with trio.fail_after(5):
-            while not stage.ended:
+            while not stage.tunnel.over:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         stage.assert_over()
 
@@ -295,10 +316,12 @@ async def test_cut_before_the_start_ends_it_with_a_close_frame() -> None:
     stage.visit.pull(CutBecause.UNEXPOSED)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stage.pump.run)
-        stage.tunnel.start()
+        stage.start()
         assert await stage.client.receive_some() == close_frame(1001, "unexposed")
+        stage.assert_over()
+        stage.tunnel.abort()
         nursery.cancel_scope.cancel()
-    stage.assert_over()
+    stage.assert_closed()
     for stream in (stage.client, stage.service):
         await trio.aclose_forcefully(stream)
     stage.pump.close()
@@ -314,3 +337,61 @@ async def test_bug_ends_the_tunnel(monkeypatch: pytest.MonkeyPatch, logged: list
         await settle()
         stage.assert_over()
         assert [event["error"] for event in logged] == ["ValueError"]
+
+
+HANDSHAKE = (
+    b"GET /socket?token=hush HTTP/1.1\r\nHost: %b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: session=secret\r\n\r\n"
+)
+# What belongs to the request that a tunnel began with, or to those who carried it.
+OF_THE_REQUEST = (
+    Connection, Exchange, Lane, Ledger, Outlet, Passage, Reception, RequestHead, RequestStarted, ServerConnection,
+    SocketTransport, Switched, Upstream,
+)  # fmt: skip
+
+
+def held_by(start: object, shared: Sequence[object]) -> list[object]:
+    """Return all that an object leads to, but for what it shares with others."""
+    seen = {id(thing) for thing in shared}
+    found, todo = [], [start]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(thing))
+        found.append(thing)
+        todo += gc.get_referents(thing)
+    return found
+
+
+async def test_idle_tunnel_holds_nothing_of_its_request() -> None:
+    told: list[Served] = []
+    gc.collect()
+    # What only a collection would free might stay for hours: it comes when there is much new, and here is not.
+    gc.disable()
+    try:
+        async with preview_engine(sockets=True, observe=told.append) as engine:
+            url = await engine.expose(websocket_echo())
+            client, far = socket_stream_pair()
+            engine.router.adopt(SocketTransport.take_over(far), peer="192.0.2.7")
+            await client.send_all(HANDSHAKE % urlsplit(url).netloc.encode())
+            assert (await client.receive_some()).startswith(b"HTTP/1.1 101 ")
+            # The pump remembers whom it called last, and that shall not be the one before the tunnel.
+            await client.send_all(b"\x81\x85\0\0\0\0hello")
+            assert await client.receive_some() == TEXT_FRAME
+            await settle()
+            [tunnel] = engine.router._connections
+            assert isinstance(tunnel, Tunnel)
+            shared = [tunnel.pump, engine.router, tunnel._visit.run, tunnel._visit._book]
+            held = held_by(tunnel, shared)
+            assert [thing for thing in held if isinstance(thing, OF_THE_REQUEST)] == []
+            assert [thing for thing in held if isinstance(thing, bytes | bytearray | memoryview) and thing] == []
+            assert "hush" not in repr([thing for thing in held if isinstance(thing, str)])
+            # Nobody else keeps them for it either.
+            assert [thing for thing in gc.get_objects() if isinstance(thing, OF_THE_REQUEST)] == []
+            await trio.aclose_forcefully(client)
+    finally:
+        gc.enable()
+    assert [(served.client, served.path, served.status, served.complete) for served in told] == [
+        ("192.0.2.7", "/socket", 101, True)
+    ]
