@@ -73,6 +73,7 @@ class Router:
         # Made once: an idle connection should have no method of its own for each.
         self._on_closed: Final[Callable[[_Holder], None]] = self._forget
         self._on_switched: Final[Callable[[Lane, Tunnel], None]] = self._let_succeed
+        self._last_entry = _Entry(None, None)
         self._addresses: Final = Addresses(options.connections_per_address_max)
         self._none_left = trio.lowlevel.ParkingLot()
         self._draining = False
@@ -147,8 +148,14 @@ class Router:
             on_closed=self._on_closed,
             on_switched=self._on_switched,
         )
-        self._connections[lane] = _Entry(reception[1], on_ended)
+        self._connections[lane] = self._entry(reception[1], on_ended)
         return lane
+
+    def _entry(self, group: str | None, on_ended: Callable[[], None] | None) -> _Entry:
+        """Return an entry: the last one again if it says the same, as it does for clients behind one proxy."""
+        if self._last_entry.group != group or self._last_entry.on_ended is not on_ended:
+            self._last_entry = _Entry(group, on_ended)
+        return self._last_entry
 
     def _receive(self, peer: str, scheme: str) -> tuple[Reception, str | None] | None:
         """Let a client in; None if it must not be."""

@@ -8,10 +8,10 @@
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -154,7 +154,7 @@ class Server:
             ) as router:
                 self._router = router
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._run, router, listeners, trio.CapacityLimiter(places))
+                    nursery.start_soon(self._run, router, listeners, trio.Semaphore(places, max_value=places))
                     address = str(HostPort(self._listen.host, self._port))
                     log.info("listening", address=address, domains=[str(domain) for domain in self.domains])
                     try:
@@ -171,7 +171,7 @@ class Server:
             _close(listeners)
             self._closed.set()
 
-    async def _run(self, router: Router, listeners: Sequence[socket.socket], places: trio.CapacityLimiter) -> None:
+    async def _run(self, router: Router, listeners: Sequence[socket.socket], places: trio.Semaphore) -> None:
         """Accept until told to stop, then drain."""
         async with trio.open_nursery() as accepting:
             for listener in listeners:
@@ -207,7 +207,8 @@ def _close(listeners: Sequence[socket.socket]) -> None:
         listener.close()
 
 
-async def _accept(listener: socket.socket, router: Router, places: trio.CapacityLimiter) -> None:
+async def _accept(listener: socket.socket, router: Router, places: trio.Semaphore) -> None:
+    give_up_place = places.release
     while True:
         await trio.lowlevel.wait_readable(listener)
         # Not one by one: a wait costs more than an accept.
@@ -215,21 +216,23 @@ async def _accept(listener: socket.socket, router: Router, places: trio.Capacity
             accepted = await _accept_one(listener)
             if accepted is None:
                 break
-            await _let_in(accepted, router, places)
+            await _let_in(accepted, router, places, give_up_place)
 
 
-async def _let_in(stream: SocketTransport, router: Router, places: trio.CapacityLimiter) -> None:
+async def _let_in(
+    stream: SocketTransport, router: Router, places: trio.Semaphore, give_up_place: Callable[[], None]
+) -> None:
     # Full house: further clients wait in the kernel's queue, and the ones inside are unharmed. The place is taken by
     # the connection itself, not by waiting for one, or listeners would take places from one another.
     try:
-        places.acquire_on_behalf_of_nowait(stream)
+        places.acquire_nowait()
     except trio.WouldBlock:
         try:
-            await places.acquire_on_behalf_of(stream)
+            await places.acquire()
         except trio.Cancelled:
             stream.close()
             raise
-    give_up_place = partial(places.release_on_behalf_of, stream)
+    # Places are alike: who has which is written down nowhere, and nothing is made here that an idle connection keeps.
     if router.adopt(stream, on_ended=give_up_place) is None:
         give_up_place()
 
@@ -250,4 +253,5 @@ async def _accept_one(listener: socket.socket) -> SocketTransport | None:
             log.warning("cannot accept", error=error.strerror)
             await trio.sleep(_EXHAUSTED_PAUSE_S)
             continue
-        return SocketTransport(accepted, peer=str(address[0]), tuned=True)
+        # Interned: many connections of one client, or of one proxy, have one address among them.
+        return SocketTransport(accepted, peer=sys.intern(str(address[0])), tuned=True)

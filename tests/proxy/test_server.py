@@ -14,6 +14,7 @@ import trio_websocket
 
 from actors import CustomDomainRequiredError, InvalidNameError, MemoryStore, Runtime, open_runtime
 from actors.testing.containers import FakeContainers, Handler, fake_containers
+from proxy.lane import Lane
 from proxy.options import Options
 from proxy.server import Server
 from proxy.testing import Client, respond, silence, websocket_echo
@@ -99,6 +100,20 @@ async def test_full_house_lets_further_clients_wait() -> None:
         with trio.fail_after(5):
             assert (await second.read_response()).body == b"hello"
         await second.aclose()
+
+
+async def test_connections_of_one_address_share_what_is_noted_of_them() -> None:
+    async with running() as (runtime, _), Server(runtime, listen="127.0.0.1:0") as server:
+        clients = [await dial(server) for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert server._router is not None
+        connections = server._router._connections
+        assert len(connections) == 3
+        assert len({id(entry) for entry in connections.values()}) == 1
+        peers = {id(lane.stream.peer) for lane in connections if isinstance(lane, Lane)}
+        assert len(peers) == 1
+        for client in clients:
+            await client.aclose()
 
 
 async def test_share_of_an_address_shrinks_with_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
