@@ -19,7 +19,8 @@ from bench.peers.workloads import workloads
 
 ROUNDS: Final = 3
 SECONDS: Final = 1.0
-IDLE: Final = 500
+IDLE: Final = 2_000
+"""With fewer, what is made once for all weighs too much in the figure of each."""
 
 
 def run(quick: bool = False) -> list[Figure]:
