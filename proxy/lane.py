@@ -76,6 +76,7 @@ class Lane:
         self,
         stream: SocketTransport,
         reception: Reception,
+        http: ServerConnection,
         *,
         pump: Pump,
         pool: Pool,
@@ -90,10 +91,11 @@ class Lane:
         Args:
             stream: The client's, owned by this object from now on.
             reception: The client's own.
+            http: The machine of this connection; nothing has come yet.
             pump: Calls this object.
             pool: Connections to services, watched by the same pump.
             options: Times and sizes.
-            lines: Reads heads.
+            lines: Reads heads of responses.
             nursery: For what takes a task.
             on_closed: Called once, when the connection is over, by whoever has it then.
             on_switched: Called when a tunnel takes this object's place, before it begins.
@@ -108,8 +110,8 @@ class Lane:
         self._nursery: Final = nursery
         self._on_closed: Final = on_closed
         self._on_switched: Final = on_switched
-        self._http: Final = ServerConnection(options.http, lines.read_request)
-        self._ledger: Final = reception.ledger(self._http)
+        self._http: Final = http
+        self._ledger: Final = reception.ledger(http)
         self._phase = Phase.HEAD
         self._idle = True  # between requests, with nothing of the next one here
         self._due = trio.current_time() + min(options.keep_alive_timeout_s, options.head_timeout_s)

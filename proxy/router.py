@@ -17,7 +17,7 @@ from proxy.connection import Connection
 from proxy.core.addresses import Addresses, address_group
 from proxy.core.lines import LineMemo
 from proxy.core.served import Observer
-from proxy.core.serving import ServerConnection
+from proxy.core.serving import ReadHead, ServerConnection
 from proxy.door import Door
 from proxy.gatehouse import Gatehouse
 from proxy.lane import Lane
@@ -71,6 +71,8 @@ class Router:
         # {connection: the share of whose address it takes, and whom to tell of its end}
         self._connections: dict[_Holder, _Entry] = {}
         # Made once: an idle connection should have no method of its own for each.
+        self._trusts: Final[Callable[[str], bool]] = options.trusts
+        self._read_request: Final[ReadHead] = self._lines.read_request
         self._on_closed: Final[Callable[[_Holder], None]] = self._forget
         self._on_switched: Final[Callable[[Lane, Tunnel], None]] = self._let_succeed
         self._last_entry = _Entry(None, None)
@@ -97,7 +99,7 @@ class Router:
         if reception is None:
             await close_now(stream)
             return
-        http = ServerConnection(self._options.http, self._lines.read_request)
+        http = ServerConnection(self._options.http, self._read_request)
         connection = Connection(stream, reception[0], pool=self._pool, options=self._options, http=http)
         self._connections[connection] = _Entry(reception[1], None)
         try:
@@ -140,6 +142,7 @@ class Router:
         lane = Lane(
             stream,
             reception[0],
+            ServerConnection(self._options.http, self._read_request),
             pump=self._pump,
             pool=self._pool,
             options=self._options,
@@ -172,7 +175,7 @@ class Router:
             peer=peer,
             scheme=scheme,
             trusted=trusted,
-            trusts=self._options.trusts,
+            trusts=self._trusts,
             app=self._app,
             gatehouse=self._gatehouse,
             observe=self._observe,

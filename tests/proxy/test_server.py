@@ -110,8 +110,15 @@ async def test_connections_of_one_address_share_what_is_noted_of_them() -> None:
         connections = server._router._connections
         assert len(connections) == 3
         assert len({id(entry) for entry in connections.values()}) == 1
-        peers = {id(lane.stream.peer) for lane in connections if isinstance(lane, Lane)}
-        assert len(peers) == 1
+        lanes = [lane for lane in connections if isinstance(lane, Lane)]
+        assert len(lanes) == 3
+        for shared in (
+            [lane.stream.peer for lane in lanes],
+            [lane._on_closed for lane in lanes],
+            [lane._http._read_request_head for lane in lanes],
+            [lane._reception._trusts for lane in lanes],
+        ):
+            assert len({id(thing) for thing in shared}) == 1
         for client in clients:
             await client.aclose()
 
