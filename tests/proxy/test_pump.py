@@ -86,6 +86,23 @@ async def test_nobody_is_called_after_its_removal_and_a_removed_one_may_come_bac
     assert reader.received == [b"hello"]
 
 
+async def test_removal_of_a_socket_that_is_closed_or_unknown_harms_nobody(pump: Pump) -> None:
+    # Made after the pump's own descriptors, so that these numbers are the highest.
+    closed = socket.socket()
+    theirs, ours = sorted(socket.socketpair(), key=socket.socket.fileno)
+    with ours, theirs, socket.socket() as unknown:
+        reader = Reader(ours)
+        pump.add(ours, reader, READABLE)
+        closed.close()
+        pump.remove(closed)
+        pump.remove(unknown)
+        assert len(pump) == 1
+        theirs.send(b"hello")
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.received == [b"hello"]
+        pump.remove(ours)
+
+
 async def test_other_wish_takes_effect(pump: Pump, pairs: Pairs) -> None:
     reader = Reader(pairs[0][0])
     pump.add(reader.sock, reader, READABLE)
