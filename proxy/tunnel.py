@@ -234,7 +234,8 @@ class _Side:
 
     def on_bug(self) -> None:
         """See `pump.Handler`."""
-        self._tunnel.end()
+        # Not `end`: that may be where the bug is.
+        self._tunnel.abort()
 
     def _carry(self) -> None:
         try:

@@ -22,6 +22,7 @@ from proxy.core.http1 import RequestHead
 from proxy.core.served import Served
 from proxy.core.serving import RequestStarted, ServerConnection
 from proxy.core.websocket import close_frame
+from proxy.farewell import Farewell
 from proxy.lane import Lane
 from proxy.ledger import Ledger
 from proxy.outlet import Outlet
@@ -325,6 +326,39 @@ async def test_cut_before_the_start_ends_it_with_a_close_frame() -> None:
     for stream in (stage.client, stage.service):
         await trio.aclose_forcefully(stream)
     stage.pump.close()
+
+
+async def test_server_that_closes_says_so_and_does_not_wait_for_the_clients_end_twice() -> None:
+    async with tunnel(websocket=True) as stage:
+        stage.tunnel.cut()
+        assert await stage.client.receive_some() == close_frame(1001, "server closing")
+        stage.assert_over()
+        assert stage.closed == []
+        stage.tunnel.cut()
+        stage.assert_closed()
+
+
+async def test_drain_lets_a_tunnel_go_on() -> None:
+    async with tunnel() as stage:
+        stage.tunnel.drain()
+        await stage.client.send_all(b"question")
+        assert await stage.service.receive_some() == b"question"
+        stage.assert_under_way()
+
+
+async def test_bug_in_what_ends_a_tunnel_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    async with tunnel() as stage:
+        monkeypatch.setattr(Farewell, "start", broken)
+        await trio.aclose_forcefully(stage.service)
+        await stage.client.send_eof()
+        await settle()
+        stage.assert_closed()
+        assert [event["error"] for event in logged] == ["ValueError"]
 
 
 async def test_bug_ends_the_tunnel(monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]) -> None:
