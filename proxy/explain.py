@@ -1,13 +1,16 @@
 """What an explanation is made from: the state as it is now, or as the log has it at some time past.
 
-Nothing is woken and no visit is admitted. The present is asked of the sandbox's actor, the past of the logs of all
-sandboxes that have had that name, so a URL that worked last week is explained by whoever had it then.
+Nothing is woken, no visit is admitted and no service is asked for a page; `knock` tries whether one listens. The
+present is asked of the sandbox's actor, the past of the logs of all sandboxes that have had that name, so a URL that
+worked last week is explained by whoever had it then.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+import trio
 from msgspec.structs import replace
 
 from actors import (
@@ -15,6 +18,7 @@ from actors import (
     DomainBinding,
     FileStore,
     Moment,
+    NotListeningError,
     PorticoError,
     Runtime,
     SandboxId,
@@ -24,10 +28,23 @@ from actors import (
     unfold,
 )
 from proxy.core.diagnosis import Target
-from proxy.core.explain import Explanation, explain_elsewhere, explain_failure, explain_own_page, explain_visit
+from proxy.core.explain import (
+    Explanation,
+    explain_elsewhere,
+    explain_failure,
+    explain_own_page,
+    explain_service,
+    explain_visit,
+)
 from proxy.core.gate import is_own
 from proxy.core.hostname import BaseHost, CustomHost, HostMatch, Matcher, NotOurs
+from proxy.core.pages import Code, refusal
 from proxy.door import Preview, answer_to_error
+from proxy.options import DEFAULT_OPTIONS
+from proxy.upstream import close_now
+
+KNOCK_TIMEOUT_S: Final = DEFAULT_OPTIONS.connect_timeout_s
+"""For a service to accept: what a visit is given too, unless the server is set otherwise."""
 
 StateOf = Callable[[SandboxId], Awaitable[SandboxState | None]]
 """Gives the state of a sandbox at the time that is asked about; None: there was none of that name."""
@@ -70,6 +87,32 @@ async def explain_url(
     if is_own(target.path.encode("ascii")):
         return explain_own_page(target, place, state, now)
     return explain_visit(target, place, request, state, now)
+
+
+async def knock(explained: Explanation, runtime: Runtime) -> Explanation:
+    """Add whether something listens where a visit that enters now would go; the rest stays as it is.
+
+    A connection is made and closed. Nothing is sent, nothing is woken, and the sandbox is not in use by it.
+
+    Args:
+        explained: Of the present. Who may not see it must not have it knocked for.
+        runtime: Whose sandbox it is about.
+    """
+    port, sandbox = explained.enters, explained.sandbox
+    run = None if sandbox is None else runtime.live_run(sandbox)
+    if port is None or run is None:
+        # Not a visit that enters, or the run has ended since.
+        return explained
+    try:
+        with trio.fail_after(KNOCK_TIMEOUT_S):
+            stream = await run.dial(port)
+    except NotListeningError as error:
+        return explain_service(explained, refusal(Code.NOT_LISTENING, port=port, detail=str(error)))
+    except trio.TooSlowError:
+        text = f"the service did not accept a connection within {KNOCK_TIMEOUT_S:g} s"
+        return explain_service(explained, refusal(Code.UPSTREAM_TIMEOUT, port=port, detail=text))
+    await close_now(stream)
+    return explain_service(explained, None)
 
 
 async def live_state(runtime: Runtime, sandbox: SandboxId) -> SandboxState | None:

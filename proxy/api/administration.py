@@ -14,7 +14,7 @@ from proxy.api.keys import ENVIRONMENT_ID, LOCAL_ID
 from proxy.api.present import shown_explanation, shown_key, shown_moment
 from proxy.api.problems import NOT_FOUND, ProblemError, invalid
 from proxy.core.diagnosis import BadURLError
-from proxy.explain import explain_url, live_state, past_state
+from proxy.explain import explain_url, knock, live_state, past_state
 
 # The last second of the year 9999, beyond which there are no dates.
 TIME_MAX: Final = 253402300799
@@ -86,6 +86,8 @@ async def explain(call: Call) -> Reply:
     if not call.scope.may_change(explanation.sandbox):
         # It says who holds the right token.
         raise ProblemError(403, "FORBIDDEN", "this API key may not do that")
+    if query.at is None:
+        explanation = await knock(explanation, call.runtime)
     return Reply(200, shown_explanation(explanation))
 
 

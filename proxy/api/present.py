@@ -135,7 +135,7 @@ def shown_explanation(explanation: Explanation) -> schemas.Explanation:
     """Return why a URL gets the answer it gets."""
     return schemas.Explanation(
         url=explanation.url,
-        sandbox=explanation.sandbox,
+        sandbox=None if explanation.sandbox is None else str(explanation.sandbox),
         steps=[
             schemas.Step(question=step.question.value, answer=step.answer, because=step.because)
             for step in explanation.steps

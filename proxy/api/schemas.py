@@ -425,7 +425,8 @@ class Outcome(Answer, frozen=True, kw_only=True):
     """What a visitor gets."""
 
     status: int | None
-    """Null where the answer is not the router's: the service answers, or, on a base domain, this API."""
+    """Null where the answer is not the router's: it is the service's, which is not asked, or, on a base domain, this
+    API's."""
     code: str
     """Of the router's answer; else `ADMITTED`, `WAKES` (first, that is), `OWN_PAGE`, `SHARE_OPENS` or
     `NOT_A_PREVIEW`."""

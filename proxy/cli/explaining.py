@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from actors import Domain
 from proxy.api import schemas
-from proxy.api.explaining import describe
+from proxy.api.present import shown_explanation
 from proxy.cli.base import EXIT_USAGE, app, console, fail, run
 from proxy.cli.remote import (
     HERE,
@@ -63,7 +63,7 @@ def explain(
         async def read() -> schemas.Explanation:
             try:
                 state_of = partial(past_state, settings.data_folder, asked)
-                return describe(await explain_url(url, domains, state_of, asked))
+                return shown_explanation(await explain_url(url, domains, state_of, asked))
             except BadURLError as error:
                 fail(str(error), EXIT_USAGE)
 

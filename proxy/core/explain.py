@@ -10,7 +10,7 @@ No text here holds a token. It says who holds the right one, though, so an `Expl
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -21,6 +21,7 @@ from actors import (
     Exposure,
     Grant,
     NeedsWake,
+    Port,
     RefusedBecause,
     SandboxId,
     SandboxState,
@@ -66,6 +67,8 @@ class Question(StrEnum):
     GATE = "gate"
     RUN = "run"
     WAKE = "wake"
+    SERVICE = "service"
+    """Whether something listens where the visit is to go; told only by who has knocked there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,12 @@ class Explanation:
     """Of that answer; else one of those above."""
     outcome: str
     """The answer in words."""
+    enters: Port | None = None
+    """Whose service the visit is handed to at once; None if none, or only after a wake."""
 
+
+_NOT_ASKED: Final = "not been asked (portico doctor URL asks)"
+"""Of a service: a page of it may do anything, so none is fetched to explain how a visit gets there."""
 
 _DECIDES: Final[Mapping[RefusedBecause, Question]] = MappingProxyType(
     {
@@ -145,12 +153,31 @@ def explain_visit(
     judged = admit(state, request, now)
     steps = (_host_step(preview), *_steps(preview, request, state, judged, now))
     if isinstance(judged, Grant):
-        text = f"the visit enters; the service on port {preview.port:d} answers"
-        return Explanation(_shown(target), preview.sandbox, steps, None, ADMITTED, text)
+        text = f"the visit enters; what the service on port {preview.port:d} answers has {_NOT_ASKED}"
+        return Explanation(_shown(target), preview.sandbox, steps, None, ADMITTED, text, preview.port)
     if isinstance(judged, NeedsWake):
-        text = "the sandbox is woken, and the service answers; 503 WAKING if that takes too long"
+        text = (
+            f"the sandbox is woken, or 503 WAKING if that takes too long; "
+            f"what the service on port {preview.port:d} then answers has {_NOT_ASKED}"
+        )
         return Explanation(_shown(target), preview.sandbox, steps, None, WAKES, text)
     return _refused(target, preview.sandbox, steps, refusal(Code(judged.value), sandbox=preview.sandbox))
+
+
+def explain_service(explained: Explanation, answer: Answer | None) -> Explanation:
+    """Add to the explanation of a visit that enters what came of knocking at its service.
+
+    Args:
+        explained: With an `Explanation.enters`.
+        answer: What the router answers where nothing takes the connection; None: something does.
+    """
+    assert explained.enters is not None
+    if answer is None:
+        step = ExplainedStep(Question.SERVICE, "listens", "it takes a connection; no request was sent to it")
+        return replace(explained, steps=(*explained.steps, step))
+    step = ExplainedStep(Question.SERVICE, "does not listen", answer.error)
+    steps = (*explained.steps, step)
+    return replace(explained, steps=steps, status=answer.status, code=answer.code.value, outcome=answer.error)
 
 
 def explain_own_page(target: Target, preview: PreviewHost, state: SandboxState | None, now: float) -> Explanation:

@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trio
+import trio.testing
 
 from actors import (
     ContainerSpec,
@@ -21,9 +23,10 @@ from actors import (
     open_runtime,
 )
 from actors.store import Tenure
+from actors.testing.containers import FakeRun
 from proxy.core.diagnosis import BadURLError
 from proxy.core.explain import Explanation
-from proxy.explain import explain_url, live_state, past_state
+from proxy.explain import KNOCK_TIMEOUT_S, explain_url, knock, live_state, past_state
 from proxy.testing import PreviewEngine, respond
 from tests.proxy.ways import OpenEngine
 
@@ -77,6 +80,53 @@ async def test_explanation_is_what_the_router_answers(preview_engine: PreviewEng
     assert await assert_agrees(preview_engine, url, TOKEN) in {"ADMITTED", "WAKES"}
     await sandbox.stop()
     assert await assert_agrees(preview_engine, url, TOKEN) == "SANDBOX_STOPPED"
+
+
+async def test_service_is_knocked_at_and_nothing_is_sent_to_it(preview_engine: PreviewEngine) -> None:
+    heard: list[bytes] = []
+    closed = trio.Event()
+
+    async def handler(stream: trio.abc.Stream) -> None:
+        heard.append(bytes(await stream.receive_some()))
+        closed.set()
+
+    url = await preview_engine.expose(handler)
+    asleep = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+    assert (asleep.code, heard) == ("WAKES", [])
+    sandbox = await preview_engine.sandbox()
+    async with sandbox.running():
+        up = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+        assert (up.code, up.steps[-1].question, up.steps[-1].answer) == ("ADMITTED", "service", "listens")
+        await closed.wait()
+    assert heard == [b""]
+
+
+async def test_port_where_nothing_listens_is_explained_as_the_router_answers_it(preview_engine: PreviewEngine) -> None:
+    sandbox = await preview_engine.sandbox()
+    url = (await sandbox.expose_port(8080, hostname="example.com")).url
+    async with sandbox.running():
+        explained = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+        answer = await preview_engine.get(url)
+    assert (answer.status, answer.json()["code"]) == (explained.status, explained.code) == (502, "NOT_LISTENING")
+    assert answer.json()["error"] == explained.outcome
+
+
+async def test_service_that_does_not_accept_is_waited_for_so_long_and_no_longer(
+    preview_engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def dial(_run: FakeRun, _port: int) -> trio.abc.HalfCloseableStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    sandbox = await preview_engine.sandbox()
+    url = (await sandbox.expose_port(8080, hostname="example.com")).url
+    monkeypatch.setattr(FakeRun, "dial", dial)
+    async with sandbox.running():
+        began = trio.current_time()
+        explained = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+    assert trio.current_time() - began == pytest.approx(KNOCK_TIMEOUT_S)
+    assert (explained.status, explained.code) == (504, "UPSTREAM_TIMEOUT")
+    assert explained.steps[-1].because == "the service did not accept a connection within 5 s"
 
 
 async def test_custom_hostname_is_explained_as_the_router_answers_it(preview_engine: PreviewEngine) -> None:

@@ -2,6 +2,9 @@
 
 import pytest
 
+from actors import Runtime
+from proxy.core.explain import Explanation
+from proxy.explain import knock
 from tests.proxy.api.stage import Stage
 
 AT = "/v1/sandboxes/my-app"
@@ -46,6 +49,28 @@ async def test_url_is_explained_to_who_may_know(stage: Stage) -> None:
     for scope in ("read", "sandbox:another"):
         await stage.refused(403, "FORBIDDEN", "GET", f"/v1/explain?url={url}", key=stage.key(scope))
     await stage.got("GET", f"/v1/explain?url={url}", key=stage.key("sandbox:my-app"))
+
+
+async def test_port_where_nothing_listens_is_found_out_by_who_may_know_only(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knocked: list[Explanation] = []
+
+    async def listen(explained: Explanation, runtime: Runtime) -> Explanation:
+        knocked.append(explained)
+        return await knock(explained, runtime)
+
+    monkeypatch.setattr("proxy.api.administration.knock", listen)
+    await stage.make()
+    url = (await stage.got("PUT", f"{AT}/ports/8080", status=201))["url"]
+    async with (await stage.engine.runtime.find_sandbox("my-app")).running():
+        told = await stage.got("GET", f"/v1/explain?url={url}")
+        assert (told["outcome"]["status"], told["outcome"]["code"]) == (502, "NOT_LISTENING")
+        assert (told["steps"][-1]["question"], told["steps"][-1]["answer"]) == ("service", "does not listen")
+        await stage.refused(403, "FORBIDDEN", "GET", f"/v1/explain?url={url}", key=stage.key("sandbox:another"))
+        # Nor can the past be knocked at.
+        await stage.got("GET", f"/v1/explain?url={url}&at=1")
+    assert len(knocked) == 1
 
 
 async def test_custom_hostname_is_explained_at_the_present(stage: Stage) -> None:

@@ -37,6 +37,7 @@ from proxy.core.explain import (
     explain_elsewhere,
     explain_failure,
     explain_own_page,
+    explain_service,
     explain_visit,
 )
 from proxy.core.hostname import BaseHost, BuiltInHost, Matcher, NotOurs, PreviewHost, TokenHost
@@ -146,6 +147,21 @@ def test_stopped_sandbox_is_answered_410_to_who_holds_a_right_url() -> None:
     explained = explain(replace(ASLEEP, status=Status.STOPPED))
     assert answers(explained)[-1] == ("run", "stopped")
     assert (explained.status, explained.code) == (410, "SANDBOX_STOPPED")
+
+
+def test_service_that_was_not_asked_is_not_said_to_answer() -> None:
+    for state in (UP, ASLEEP):
+        assert "has not been asked (portico doctor URL asks)" in explain(state).outcome
+    assert (explain(UP).enters, explain(ASLEEP).enters, explain(None).enters) == (PORT, None, None)
+
+
+def test_what_came_of_knocking_is_the_last_step() -> None:
+    heard = explain_service(explain(UP), None)
+    assert answers(heard)[-2:] == [("run", "up"), ("service", "listens")]
+    assert (heard.status, heard.code, heard.outcome) == (None, ADMITTED, explain(UP).outcome)
+    silent = explain_service(explain(UP), refusal(Code.NOT_LISTENING, port=PORT))
+    assert answers(silent)[-1] == ("service", "does not listen")
+    assert (silent.status, silent.code, silent.outcome) == (502, "NOT_LISTENING", "nothing answers on port 8080")
 
 
 def test_host_of_no_preview_has_one_step() -> None:
