@@ -99,8 +99,8 @@ async def destroy_sandbox(call: Call) -> Reply:
     try:
         sandbox = await call.sandbox()
     except SandboxNotFoundError:
-        return Reply(200, schemas.Closed(closed=0))
-    return Reply(200, schemas.Closed(closed=await call.ground.sessions.destroy(sandbox)))
+        return Reply(200, schemas.Destroyed(closed=0, existed=False))
+    return Reply(200, schemas.Destroyed(closed=await call.ground.sessions.destroy(sandbox)))
 
 
 async def stop_sandbox(call: Call) -> Reply:
@@ -227,7 +227,7 @@ OPERATIONS: Final = (
         "Forget a sandbox for good: ports and tokens first, then streams, then its container.",
         destroy_sandbox,
         Need.CHANGE,
-        {200: schemas.Closed},
+        {200: schemas.Destroyed},
     ),
     Operation(
         "POST",

@@ -245,6 +245,13 @@ class Closed(Answer, frozen=True, kw_only=True):
     """Live requests and streams that were ended."""
 
 
+class Destroyed(Closed, frozen=True, kw_only=True):
+    """What destroying a sandbox cut."""
+
+    existed: bool = True
+    """False: there was none of that name (any more), so nothing was destroyed."""
+
+
 # Ports.
 
 

@@ -6,13 +6,20 @@ did, or with 125 if that was not run.
 """
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
 
 import cyclopts
 import trio
-from cyclopts import Parameter
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+)
 from rich.console import Console
 
 from actors import PorticoError
@@ -28,6 +35,29 @@ PIPE_WIDTH: Final = 10_000
 
 T = TypeVar("T")
 
+
+def _refuse(error: CycloptsError) -> NoReturn:
+    """End the command with what is wrong with its arguments, in one line as all errors are."""
+    command = " ".join(("portico", *(error.command_chain or ())))
+    fail(f"{_misuse(error)} ({command} --help says more)", EXIT_USAGE)
+
+
+def _misuse(error: CycloptsError) -> str:
+    name = "" if error.argument is None else error.argument.name
+    match error:
+        case MissingArgumentError(keyword=None) if not error.tokens_so_far:
+            return f"{name} is wanted"
+        case MissingArgumentError():
+            return f"{error.keyword or name} takes a value"
+        case UnusedCliTokensError():
+            return f"too many arguments: {' '.join(error.unused_tokens or ())}"
+        case CoercionError(target_type=target, token=Token(value=value)) if target in _KINDS:
+            return f"{name}: {value!r} is not {_KINDS[target]}"
+    return str(error).removesuffix(".")
+
+
+_KINDS: Final[Mapping[object, str]] = {int: "a whole number", float: "a number"}
+
 app = cyclopts.App(
     name="portico",
     help="Stable, private, revocable preview URLs for sandboxes.",
@@ -35,6 +65,8 @@ app = cyclopts.App(
     version_flags=["--version"],
     # A flag that is not given is off; that need not be said at each, and there is no --no-json.
     default_parameter=Parameter(negative="", show_default=False),
+    # Its own way is a box, folded to the terminal, which no program could read a line of.
+    error_formatter=_refuse,
 )
 
 

@@ -14,7 +14,7 @@ from actors import ContainerSpec
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
 from proxy.cli.remote import HERE, Where, ask, print_facts, print_json, print_line, print_table, say
-from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox
+from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, calls
 
 EXIT_NOT_RUN: Final = 125
 """Of `portico exec`, if the command was not run at all, so that its own codes stay its own; as docker has it."""
@@ -159,9 +159,17 @@ def stop(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = 
 
 @sandbox.command
 def destroy(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
-    """Destroy a sandbox: its URLs, its services, its files. One that is not there is left so."""
-    closed = ask(where, lambda client: AsyncSandbox(client, sandbox_id).destroy(), f"destroying {sandbox_id}")
-    print_closed(closed, f"destroyed {sandbox_id}", as_json=where.json)
+    """Destroy a sandbox: its URLs, its services, its files.
+
+    Exit code 0 also if there is none of that name: that is said, and nothing is destroyed.
+    """
+    ended = ask(where, lambda client: client.send(calls.destroy(sandbox_id)), f"destroying {sandbox_id}")
+    if where.json:
+        print_json(ended)
+    elif ended.existed:
+        print_closed(ended.closed, f"destroyed {sandbox_id}", as_json=False)
+    else:
+        say(f"there is no sandbox {sandbox_id}: nothing was destroyed (portico sandbox list names those there are)")
 
 
 @app.command

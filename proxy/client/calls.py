@@ -134,9 +134,9 @@ def stop(sandbox: str) -> Call[schemas.Closed]:
     return Call("POST", _sandbox(sandbox, "/stop"), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
 
 
-def destroy(sandbox: str) -> Call[schemas.Closed]:
+def destroy(sandbox: str) -> Call[schemas.Destroyed]:
     """Destroy a sandbox."""
-    return Call("DELETE", _sandbox(sandbox), schemas.Closed, timeout_s=CUT_TIMEOUT_S)
+    return Call("DELETE", _sandbox(sandbox), schemas.Destroyed, timeout_s=CUT_TIMEOUT_S)
 
 
 def history(sandbox: str, at: float | None) -> Call[schemas.History]:

@@ -60,7 +60,18 @@ def test_missing_extra_is_a_hint_and_no_traceback(missing: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("serve", "--nope"), "Unknown option: --nope"),
+        (("serve", "--nope"), "portico: Unknown option: --nope (portico serve --help says more)"),
+        (("serve", "more"), "portico: too many arguments: more (portico serve --help says more)"),
+        (("serve", "--listen"), "portico: --listen takes a value (portico serve --help says more)"),
+        (("port", "expose"), "portico: SANDBOX is wanted (portico port expose --help says more)"),
+        (("port", "expose", "my-app", "web"), "portico: PORT: 'web' is not a whole number (portico port expose"),
+        (("share", "create", "my-app", "80"), "portico: --expires-in is wanted (portico share create --help"),
+        (
+            ("port", "unexpose", "a", "1", "--drain", "x"),
+            "portico: --drain: 'x' is not a number (",
+        ),
+        (("sandbox", "nope"), 'portico: Unknown command "nope". Available commands: create'),
+        (("completion", "tcsh"), 'portico: Invalid value "tcsh" for SHELL. Choose from: "bash", "zsh", "fish" ('),
         (("explain", "ftp://x"), "portico: the URL of a preview begins with http:// or https://"),
         (("explain", "http://x", "--at", "yesterday"), "portico: 'yesterday' is not a time"),
         (("run", "my-app"), "portico: a command is wanted"),
@@ -70,7 +81,7 @@ def test_missing_extra_is_a_hint_and_no_traceback(missing: str) -> None:
         (("sandbox", "create", "--never-sleeps", "--sleep-after", "1"), "portico: --never-sleeps and"),
         (("sandbox", "list", "--server", "http://localhost:1"), "portico: an API key is wanted"),
         (("nope",), 'Unknown command "nope"'),
-        (("serve", "--fields-max", "many"), '"many"'),
+        (("serve", "--fields-max", "many"), "portico: --fields-max: 'many' is not a whole number"),
         (("serve", "--fields-max", "0"), "portico: --fields-max: "),
         (("serve", "--listen", "8787"), "portico: --listen: '8787' is not HOST:PORT"),
         (("serve", "--log-level", "loud"), "portico: --log-level: 'loud' is none of debug, info, warning, error"),
@@ -97,6 +108,7 @@ def test_what_makes_no_sense_is_exit_code_2_and_touches_nothing(
     assert ended.code == 2
     assert said in ended.err
     assert ended.out == ""
+    assert len(ended.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

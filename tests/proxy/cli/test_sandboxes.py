@@ -72,12 +72,22 @@ def test_sleep_and_wake_show_what_came_of_it(command: str, method: str, server: 
     assert (server.asked[0].method, server.asked[0].target) == (method, f"/v1/sandboxes/my-app/{command}")
 
 
+def test_destroying_what_is_not_there_is_said_and_is_no_failure(server: Script, portico: Command) -> None:
+    for _ in range(2):
+        server.answer(200, {"closed": 0, "existed": False})
+    said = portico("sandbox", "destroy", "my-app")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("portico: there is no sandbox my-app: nothing was destroyed")
+    said = portico("sandbox", "destroy", "my-app", "--json")
+    assert (said.code, said.out, said.err) == (0, '{"closed":0,"existed":false}\n', "")
+
+
 @pytest.mark.parametrize("command", ["stop", "destroy"])
 def test_ends_say_how_many_visits_they_cut(command: str, server: Script, portico: Command) -> None:
     server.answer(200, {"closed": 3})
     server.answer(200, {"closed": 3})
     assert portico("sandbox", command, "my-app").err.endswith("live visits that were ended: 3\n")
-    assert json.loads(portico("sandbox", command, "my-app", "--json").out) == {"closed": 3}
+    assert json.loads(portico("sandbox", command, "my-app", "--json").out)["closed"] == 3
 
 
 def test_service_is_started_waited_for_and_its_url_is_all_of_stdout(server: Script, portico: Command) -> None:
