@@ -191,4 +191,7 @@ def describe_failure(error: OSError) -> str:
         return f"the disk is full ({error.strerror})"
     if error.errno == errno.EIO:
         return f"the disk failed ({error.strerror})"
-    return str(error)
+    if error.strerror is None:
+        return str(error)
+    about = "" if error.filename is None else f": {error.filename}"
+    return f"{error.strerror.lower()}{about}"

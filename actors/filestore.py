@@ -93,7 +93,10 @@ class FileStore:
         except BaseException as error:
             self._workers.__exit__(None, None, None)
             if isinstance(error, OSError):
-                raise StoreError(f"cannot open {self.folder}: {describe_failure(error)}") from error
+                raise StoreError(
+                    f"cannot open {self.folder}: {describe_failure(error)}; "
+                    "a folder is wanted that this user may make, read and write"
+                ) from error
             raise
         self._opened = True
         return self

@@ -58,7 +58,9 @@ class Layout:
             fd = files.lock(lock, f"{os.getpid()}\n")
         except BlockingIOError as error:
             owner = files.read(lock).decode("ascii", "replace").strip()
-            raise StoreLockedError(f"{root} is in use by process {owner or 'unknown'}") from error
+            raise StoreLockedError(
+                f"{root} is in use by process {owner or 'unknown'}: stop that one, or use another folder"
+            ) from error
         try:
             shelves = self._shelves
             files.make_folder(shelves)

@@ -213,6 +213,16 @@ _FOREIGN: Final[Mapping[object, tuple[object, Callable[..., object]]]] = {
 }
 
 
+# {a kind as msgspec calls it: in words}
+_KINDS: Final = {
+    "`array`": "a list",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`str`": "text",
+    "`bool`": "true or false",
+}
+
+
 def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Settings:
     """Return the settings of `resolve`, without their origins.
 
@@ -337,4 +347,7 @@ def _read(name: str, value: object, *, typed: bool) -> object:
     except msgspec.ValidationError as error:
         if get_origin(wanted) is Literal:
             raise ValueError(f"{value!r} is none of {', '.join(get_args(wanted))}") from None
-        raise ValueError(f"{str(error).replace('`array`', 'a list')}; found {value!r}") from None
+        text = str(error)
+        for kind, words in _KINDS.items():
+            text = text.replace(kind, words)
+        raise ValueError(f"{text}; found {value!r}") from None

@@ -91,7 +91,8 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         if isinstance(cause, KeyboardInterrupt):
             # Before it served, or while it was ending already.
             sys.exit(EXIT_INTERRUPTED)
-        if isinstance(cause, BrokenPipeError):
+        if isinstance(cause, BrokenPipeError | SystemExit):
+            # For `main`; and an end by `fail`, out of some task.
             raise cause from None
         if isinstance(cause, PorticoError | ListenError):
             fail(str(cause), EXIT_FAILED)

@@ -10,7 +10,7 @@ from rich.table import Table
 from proxy.api.assembly import open_api
 from proxy.api.keys import KEY_BYTES, KeyFileError, KeyRing
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, console, fail, run
-from proxy.cli.settings import NO_FLAGS, SettingsFlags, resolve_settings
+from proxy.cli.settings import MEANINGS, NO_FLAGS, SettingsFlags, resolve_settings, shown_value
 from proxy.config import Resolved, Settings
 from proxy.demo.run import demo_settings, run_demo
 from proxy.host import open_host, serve_until_told
@@ -48,17 +48,22 @@ def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: bool = False) -> None
 async def _serve(settings: Settings, ring: KeyRing, local_key: str) -> None:
     async with open_host(settings) as host:
         with ExitStack() as stack:
-            try:
-                first = ring.create_first()
-            except KeyFileError as error:
-                fail(str(error), EXIT_FAILED)
-            if first is not None:
-                # Not a line of the log, which is kept.
-                console().print(f"API key, of scope admin, told this once: {first[1]}", highlight=False, soft_wrap=True)
 
             def announce(port: int) -> None:
                 local = LocalServer(url_of(settings.listen.host, port), local_key)
-                stack.enter_context(announced(settings.data_folder, local))
+                try:
+                    stack.enter_context(announced(settings.data_folder, local))
+                    # Not before all else is done: a key that is told once is not told by a server that never was.
+                    first = ring.create_first()
+                except KeyFileError as error:
+                    fail(str(error), EXIT_FAILED)
+                except OSError as error:
+                    why = (error.strerror or str(error)).lower()
+                    fail(f"cannot write in {settings.data_folder}: {why}", EXIT_FAILED)
+                if first is not None:
+                    # Not a line of the log, which is kept.
+                    text = f"API key, of scope admin, told this once: {first[1]}"
+                    console().print(text, highlight=False, soft_wrap=True)
 
             async with open_api(host.runtime, ring, settings.domains, settings.data_folder) as api:
                 await serve_until_told(host, announce, api)
@@ -76,9 +81,8 @@ def demo(flags: SettingsFlags = NO_FLAGS) -> None:
 
 
 def _print_settings(resolved: Resolved) -> None:
-    table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
+    table = Table("setting", "value", "from", "means", box=None, header_style="bold", pad_edge=False)
     for name in Settings.__struct_fields__:
-        value = getattr(resolved.settings, name)
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        table.add_row(name, shown, resolved.origins[name])
+        shown = shown_value(getattr(resolved.settings, name))
+        table.add_row(name, shown, resolved.origins[name], MEANINGS[name])
     console().print(table)

@@ -116,3 +116,10 @@ def test_short_write_is_a_failure() -> None:
 )
 def test_failure_is_described_in_words(number: int, text: str) -> None:
     assert text in describe_failure(OSError(number, os.strerror(number)))
+
+
+def test_failure_of_another_kind_is_told_without_its_number() -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/LOCK")
+    assert describe_failure(denied) == "permission denied: /data/LOCK"
+    assert describe_failure(OSError(errno.EACCES, os.strerror(errno.EACCES))) == "permission denied"
+    assert describe_failure(OSError("no number")) == "no number"

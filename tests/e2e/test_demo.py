@@ -127,7 +127,9 @@ def test_folder_in_use_is_one_line_and_exit_code_1(start_demo: StartDemo, tmp_pa
     command = [PORTICO, "demo", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 1
-    assert second.stderr == f"portico: {tmp_path / 'data'} is in use by process {demo.process.pid}\n"
+    assert second.stderr == (
+        f"portico: {tmp_path / 'data'} is in use by process {demo.process.pid}: stop that one, or use another folder\n"
+    )
     assert second.stdout == ""
 
 

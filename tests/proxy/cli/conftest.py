@@ -57,9 +57,12 @@ class Command:
         """Return ``{setting: [value, origin]}`` as --show-config prints it."""
         said = self("serve", "--show-config", *arguments)
         assert (said.code, said.err) == (0, "")
-        rows = [line.split() for line in said.out.splitlines()]
-        assert rows[0] == ["setting", "value", "from"]
-        return {row[0]: row[1:] for row in rows[1:]}
+        head, *lines = said.out.splitlines()
+        assert head.split() == ["setting", "value", "from", "means"]
+        means = head.index("means")
+        assert all(line[means:].rstrip().endswith(".") for line in lines)
+        rows = [line[:means].split() for line in lines]
+        return {row[0]: row[1:] for row in rows}
 
 
 KEY = "key-of-the-owner-0123456789"
