@@ -3,6 +3,7 @@
 ::
 
     base         the app, exit codes, where things are printed
+    waiting      what is shown while something lasts
     settings     a server's settings as flags
     serving      serve, demo
     checks       log, doctor, bench

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,9 +14,10 @@ from actors import SandboxId
 from proxy.cli.base import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, app, console, fail, run
 from proxy.cli.remote import HERE, Where, named_server, open_client
 from proxy.cli.settings import DataFolder, SettingsFlags, resolve_settings
+from proxy.cli.waiting import waiting
 from proxy.client import ServerUnreachableError
 from proxy.config import HostPort
-from proxy.core.diagnosis import Diagnosis, Target, check_path
+from proxy.core.diagnosis import Diagnosis, Finding, Target, check_path
 from proxy.doctor.record import read_record
 from proxy.doctor.report import finding_printer, print_json, print_verdict
 from proxy.doctor.walk import ANSWER_TIMEOUT_S, Errand, examine
@@ -131,7 +133,14 @@ def doctor(
             record=None if data_folder is None else await read_record(data_folder, target),
             timeout_s=timeout_s,
         )
-        return await examine(errand, (lambda _: None) if json else finding_printer(target, screen))
+        say = (lambda _: None) if json else finding_printer(target, screen)
+        async with waiting("waiting for an answer") as sign:
+
+            def tell(found: Finding) -> None:
+                sign.heard()
+                say(found)
+
+            return await examine(errand, tell)
 
     diagnosis = run(main)
     (print_json if json else print_verdict)(diagnosis, target, screen)
@@ -193,14 +202,10 @@ def bench(
 
     async def main() -> Outcome:
         try:
-            return await load(
-                target,
-                headers,
-                plan,
-                screen,
-                live=screen.is_terminal and not where.json,
-                vouch=None if named_server(where) is None else partial(_vouch, where, url),
-            )
+            live = screen.is_terminal and not where.json
+            vouch = None if named_server(where) is None else partial(_vouch, where, url)
+            async with nullcontext() if live else waiting(f"loading port {target.port}"):
+                return await load(target, headers, plan, screen, live=live, vouch=vouch)
         except TargetRefusedError as error:
             fail(str(error), EXIT_FAILED)
         except ValueError as error:

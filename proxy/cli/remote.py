@@ -12,16 +12,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, console, fail, plain, run, wide_console
 from proxy.cli.settings import SettingsFlags, resolve_settings
+from proxy.cli.waiting import waiting
 from proxy.client import AsyncClient, ServerUnreachableError
 from proxy.client.common import KEY_VARIABLE, SERVER_VARIABLE, is_this_machine
 from proxy.local import LocalServer, LocalServerError, find_local
@@ -51,6 +51,9 @@ class Where:
 
 
 HERE: Final = Where()
+
+WAITING: Final = "waiting for the server's answer"
+"""What to show of a question that hardly ever lasts."""
 
 
 def named_server(where: Where) -> str | None:
@@ -94,35 +97,28 @@ def open_client(where: Where) -> AsyncClient:
         fail(str(error), EXIT_USAGE)
 
 
-def ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]], doing: str | None = None) -> T:
+def ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]], doing: str | None = WAITING) -> T:
     """Put a question to the server and return the answer, or end the command with why there is none.
 
     Args:
         where: The server.
         question: What to do with a client.
-        doing: What to show while it lasts, where it may last; on a terminal only.
+        doing: What to show while it lasts, on a terminal only; None: nothing, as it prints meanwhile.
     """
     client = open_client(where)
 
     async def main() -> T:
-        async with client:
+        async with nullcontext() if doing is None else waiting(doing), client:
             try:
                 return await question(client)
             except ValueError as error:
                 # A name of no form, a value that is none of those there are, or the server takes no such request.
                 fail(str(error), EXIT_USAGE)
             except ServerUnreachableError as error:
-                hint = "" if named_server(where) else "; is portico serve still running?"
+                hint = "; is that where it listens?" if named_server(where) else "; is portico serve still running?"
                 fail(f"{error}{hint}", EXIT_FAILED)
 
-    with progress(doing):
-        return run(main)
-
-
-def progress(doing: str | None) -> Any:  # Any: rich's Status, or nothing; all that is done with it is `with`
-    """Show on a terminal's stderr that something lasts, for the length of a ``with`` block."""
-    screen = Console(stderr=True)
-    return screen.status(plain(doing)) if doing is not None and screen.is_terminal else nullcontext()
+    return run(main)
 
 
 def print_json(value: object) -> None:

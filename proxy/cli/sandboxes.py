@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from actors import ContainerSpec
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
-from proxy.cli.remote import HERE, Where, ask, print_facts, print_json, print_line, print_table, say
+from proxy.cli.remote import HERE, WAITING, Where, ask, print_facts, print_json, print_line, print_table, say
 from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, calls
 
 EXIT_NOT_RUN: Final = 125
@@ -309,7 +309,7 @@ def logs(
             async for piece in pieces:
                 _write(piece)
 
-    ask(where, question)
+    ask(where, question, None if follow else WAITING)
 
 
 def print_closed(closed: int, done: str, *, as_json: bool) -> None:

@@ -49,6 +49,16 @@ def test_doctor_looks_into_no_data_folder_that_nobody_named(portico: Command, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_doctor_takes_the_sign_of_waiting_away_before_each_finding(
+    portico: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr("proxy.cli.waiting.Sign.heard", lambda _: heard.append(capsys.readouterr().out))
+    said = portico("doctor", "http://127.0.0.1:1/")
+    assert heard == [""]
+    assert said.out.startswith("name      failed  ")
+
+
 # The load test, as far as a server's word goes. The address is one that no machine has (RFC 5737).
 
 ELSEWHERE = "http://203.0.113.7/"

@@ -1,11 +1,14 @@
 """Which server is asked, with which key, and what is shown of what it says."""
 
 import json
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from proxy.cli.base import plain
+from proxy.cli.waiting import Sign
+from proxy.cli.waiting import waiting as waiting_for_real
 from proxy.local import FILE_NAME, LocalServer, announced
 from tests.proxy.cli.conftest import KEY, Command
 from tests.proxy.client.conftest import Script
@@ -128,3 +131,22 @@ def test_words_of_others_cannot_steer_the_terminal(server: Script, portico: Comm
 def test_json_is_one_document(server: Script, portico: Command) -> None:
     server.answer(200, SANDBOX)
     assert json.loads(portico("sandbox", "show", "my-app", "--json").out)["id"] == "my-app"
+
+
+def test_question_that_lasts_says_so_but_not_in_the_middle_of_its_output(
+    server: Script, portico: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def waiting(doing: str) -> AbstractAsyncContextManager[Sign]:
+        said.append(doing)
+        return waiting_for_real(doing)
+
+    monkeypatch.setattr("proxy.cli.remote.waiting", waiting)
+    server.answer(200, NOTHING)
+    portico("sandbox", "list")
+    server.answer(200, SANDBOX)
+    portico("sandbox", "wake", "my-app")
+    server.refuse(404, "SANDBOX_NOT_FOUND")
+    portico("logs", "--follow", "my-app", "web")
+    assert said == ["waiting for the server's answer", "waking my-app"]
