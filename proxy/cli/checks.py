@@ -42,18 +42,22 @@ def log(
     at: str | None = None,
     data_folder: DataFolder = None,
 ) -> None:
-    """Print the history of a sandbox, from its log. Works beside a running server. Tokens are masked.
+    """Print the history of a sandbox, from its log.
+
+    Works beside a running server, and without one. Tokens are masked.
+
+    Example: portico log my-app --at 2026-11-22T15:30:00Z
 
     Parameters
     ----------
     sandbox
-        Its id; of a destroyed one, the last of that name.
+        Its id; of destroyed ones, the last of that name.
     json
-        For programs: one JSON object a line.
+        Print JSON, for programs: an object a line.
     verify
         Check every record against the chain of digests; exit code 1 if one is damaged.
     at
-        Show the state at that time instead (2026-11-22T15:30:00Z, or seconds since 1970).
+        Show the state at that time instead (2026-11-22T15:30:00Z, or seconds since 1970). Default: all that happened.
     """
     folder = resolve_settings(SettingsFlags(data_folder=data_folder)).settings.data_folder
     if verify and at is not None:
@@ -90,27 +94,30 @@ def doctor(
     timeout_s: float = ANSWER_TIMEOUT_S,
     json: bool = False,
 ) -> None:
-    """Find out what is wrong with a preview URL, and name the one thing to mend. Tokens are masked.
+    """Find out what is wrong with a preview URL, and what to mend.
 
     It asks as a visitor would: a sandbox that is asleep wakes. The preview token of a sandbox that has preview auth
-    is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: nothing to mend; 1: something; 2: that is no URL.
+    is taken from PORTICO_PREVIEW_TOKEN. Tokens are masked. Exit code 0: nothing to mend; 1: something; 2: that is no
+    URL.
+
+    Example: portico doctor http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:8787/ --websocket /ws
 
     Parameters
     ----------
     url
         As expose_port() returned it.
     via
-        Connect to HOST:PORT, whatever the DNS says.
+        Connect to this HOST:PORT. Default: what the DNS says.
     websocket
-        The path of a WebSocket. Without it the URL's own path is tried.
+        The path of a WebSocket. Default: the URL's own is tried.
     events
-        The path of an event stream, likewise.
+        The path of an event stream. Default: the URL's own is tried.
     data_folder
-        The server's data folder, to add what the sandbox's log knows.
+        The server's data folder, to add what the sandbox's log knows. Default: it is not read.
     timeout_s
-        For the preview to answer, waking included. Default 100.
+        Seconds for the preview to answer, waking included. Default 100.
     json
-        For programs: one JSON object.
+        Print JSON, for programs: one object.
     """
     try:
         target = Target.read(url)
@@ -161,29 +168,31 @@ def bench(
     timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 30.0,
     where: Where = HERE,
 ) -> None:
-    """Load a preview URL of one's own with GETs, and report rate, percentiles and errors. Ctrl-C ends it early.
+    """Load a preview URL with GETs, and report rates and latencies.
 
-    A server on this machine can be loaded by anybody; one elsewhere (--server, or PORTICO_SERVER) by who holds a key
-    of it, and only where the URL's name leads to that server's own addresses. The preview token of a sandbox that has
-    preview auth is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1: not all, or not
-    this target; 2: the arguments make no sense; 130: Ctrl-C.
+    Ctrl-C ends it early. A server on this machine can be loaded by anybody; one elsewhere (--server, or PORTICO_SERVER)
+    by who holds a key of it, and only where the URL's name leads to that server's own addresses. The preview token of a
+    sandbox that has preview auth is taken from PORTICO_PREVIEW_TOKEN. Exit code 0: all answered, below status 400; 1:
+    not all, or not this target; 2: the arguments make no sense; 130: Ctrl-C.
+
+    Example: portico bench http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:8787/ --duration 5
 
     Parameters
     ----------
     url
         As expose_port() returned it, with any path.
     connections
-        Kept alive, with one request at a time on each. Default 16.
+        A count; kept alive, with one request at a time on each. Default 16.
     duration_s
-        Seconds. Default 10, unless --requests says when to end.
+        Seconds that it lasts. Default 10, unless --requests says when to end.
     requests
-        End after so many.
+        A count, to end after. Default: --duration says when to end.
     rate
-        Requests a second, of all together; latencies count from when each is due. Without it: as fast as they go.
+        Requests a second, of all together; latencies count from when each is due. Default: as fast as they go.
     header
-        NAME: VALUE, to be sent with each; give it again for more.
+        NAME: VALUE, to be sent with each; give it again for more. Default: none.
     timeout_s
-        For a complete answer. Default 30.
+        Seconds for a complete answer. Default 30.
     """
     try:
         target = read_target(url)

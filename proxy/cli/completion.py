@@ -12,11 +12,15 @@ from proxy.cli.base import app
 
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> None:
-    """Print the completion script of a shell: source <(portico completion bash)
+    """Print the completion script of a shell.
+
+    To be read by that shell: source <(portico completion bash)
+
+    Example: portico completion bash
 
     Parameters
     ----------
     shell
-        bash, zsh or fish.
+        Whose script.
     """
     print(app.generate_completion(shell=shell))

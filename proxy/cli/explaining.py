@@ -37,17 +37,20 @@ def explain(
     at: str | None = None,
     where: Where = HERE,
 ) -> None:
-    """Tell step by step why a visit to a URL is admitted or refused. Tokens are masked.
+    """Tell step by step why a visit to a URL is admitted or refused.
 
-    The visit is one without a preview token. Nothing is woken by asking. Works without a server, from the logs of the
-    data folder; then the base domains are those of PORTICO_DOMAINS or the default.
+    The visit is one without a preview token. Nothing is woken by asking, and the service is not asked: a server tries
+    whether it takes a connection. Works without a server, from the logs of the data folder; then the base domains are
+    those of PORTICO_DOMAINS or the default. Tokens are masked.
+
+    Example: portico explain http://8080-my-app-k3v9x0q2m7t1z8aa.localhost:8787/ --at 2026-11-22T15:30:00Z
 
     Parameters
     ----------
     url
         As expose_port() returned it.
     at
-        Explain what it met at that time (2026-11-22T15:30:00Z, or seconds since 1970).
+        Explain what it met at that time (2026-11-22T15:30:00Z, or seconds since 1970). Default: now.
     """
     try:
         moment = None if at is None else parse_time(at)

@@ -21,14 +21,19 @@ app.command(key)
 
 @key.command
 def create(name: Annotated[str, Parameter(name="NAME")], /, *, scope: str = "admin", where: Where = HERE) -> None:
-    """Make a key, and print it, this once: only a digest of it is kept.
+    """Make a key, and print it, this once.
+
+    Only a digest of it is kept.
+
+    Example: portico key create laptop --scope sandbox:my-app
 
     Parameters
     ----------
     name
-        Says to people whose it is.
+        Whose it is, for people.
     scope
-        admin (default): everything; read: look at all but secrets; sandbox:ID: everything, of one sandbox.
+        What it may do. admin: everything; read: look at all but secrets; sandbox:ID: everything, of one sandbox.
+        Default admin.
     """
     if named_server(where) is not None:
         made = ask(where, lambda client: client.create_key(name, scope))

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from actors import RevocationIncompleteError
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, app, fail
-from proxy.cli.remote import HERE, Where, ask, print_json, print_line, print_table, say
+from proxy.cli.remote import HERE, PortNumber, Sandbox, Where, ask, print_json, print_line, print_table, say
 from proxy.cli.sandboxes import print_closed
 from proxy.client import AsyncClient, AsyncSandbox
 
@@ -19,12 +19,9 @@ T = TypeVar("T")
 TOKEN_VARIABLE: Final = "PORTICO_PORT_TOKEN"  # noqa: S105  the name of a variable
 """A port token of one's own: a secret, so no flag."""
 
-Sandbox = Annotated[str, Parameter(name="SANDBOX")]
-PortNumber = Annotated[int, Parameter(name="PORT")]
-
 port = cyclopts.App(name="port", help="Give ports preview URLs, and take them back.")
-share = cyclopts.App(name="share", help="Links that open a port for whoever holds them, for a while.")
-preview = cyclopts.App(name="preview", help="Previews by hostname, and the token that visitors of a private one bear.")
+share = cyclopts.App(name="share", help="Links that open a port for a while.")
+preview = cyclopts.App(name="preview", help="Tokens for private sandboxes, and previews by hostname.")
 for group in (port, share, preview):
     app.command(group)
 
@@ -44,20 +41,23 @@ def expose(
     wake_on_websocket: bool | None = None,
     where: Where = HERE,
 ) -> None:
-    """Give a port a preview URL, and print it. Again: the same URL.
+    """Give a port a preview URL, and print it.
 
-    A token of one's own for the URL is taken from PORTICO_PORT_TOKEN: 1 to 16 of a-z, 0-9 and _.
+    Exposed again, a port keeps its URL. A token of one's own for the URL is taken from PORTICO_PORT_TOKEN: 1 to 16 of
+    a-z, 0-9 and _.
+
+    Example: portico port expose my-app 8000 --name web
 
     Parameters
     ----------
     name
-        A label for people.
+        A label for people. Default: none.
     domain
         The base domain of the URL. Default: the server's first.
     host_header
-        Which Host the service sees: localhost (default) or preserve.
+        Which Host the service sees: localhost or preserve. Default localhost.
     wake_on_websocket
-        A WebSocket handshake wakes the sandbox.
+        Let a WebSocket handshake wake the sandbox. Default: it does not.
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
 
@@ -80,12 +80,14 @@ def expose(
 
 @port.command
 def unexpose(sandbox: Sandbox, port: PortNumber, /, *, drain: float = 0.0, where: Where = HERE) -> None:
-    """Take a port's URL back: it is refused from now on, and what still flows is cut.
+    """Take a port's URL back, and cut what still flows.
+
+    Example: portico port unexpose my-app 8000 --drain 10
 
     Parameters
     ----------
     drain
-        Seconds that live visits get to end by themselves. Default 0.
+        Seconds that live visits get to end by themselves. Default 0: they are cut at once.
     """
     doing = f"ending the visits to port {port} of {sandbox}"
     closed = ask(where, lambda client: AsyncSandbox(client, sandbox).unexpose_port(port, drain=drain), doing)
@@ -112,12 +114,14 @@ def create_share(
 ) -> None:
     """Make a link to a port, and print its URL, this once.
 
+    Example: portico share create my-app 8000 --expires-in 3600
+
     Parameters
     ----------
     expires_in
         Seconds for which it opens.
     once
-        It opens for one browser only.
+        Let it open for one browser only.
     """
     made = ask(where, lambda client: AsyncSandbox(client, sandbox).share(port, expires_in=expires_in, once=once))
     if where.json:
@@ -129,7 +133,7 @@ def create_share(
 
 @share.command(name="list")
 def list_shares(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
-    """List the links of a sandbox that are in force, without their secrets."""
+    """List the links of a sandbox, without their secrets."""
     found = ask(where, lambda client: AsyncSandbox(client, sandbox).list_shares())
     if where.json:
         print_json(found)
@@ -139,8 +143,14 @@ def list_shares(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 
 @share.command(name="revoke")
-def revoke_share(sandbox: Sandbox, share_id: Annotated[str, Parameter(name="LINK")], /, *, where: Where = HERE) -> None:
-    """Take a link back; what still flows by it is cut."""
+def revoke_share(
+    sandbox: Sandbox,
+    share_id: Annotated[str, Parameter(name="LINK", help="As portico share list shows it.")],
+    /,
+    *,
+    where: Where = HERE,
+) -> None:
+    """Take a link back, and cut what still flows by it."""
     closed = ask(where, lambda client: AsyncSandbox(client, sandbox).revoke_share(share_id))
     print_closed(closed, f"link {share_id} is revoked", as_json=where.json)
 
@@ -150,7 +160,9 @@ def revoke_share(sandbox: Sandbox, share_id: Annotated[str, Parameter(name="LINK
 
 @preview.command(name="create")
 def create_preview(sandbox: Sandbox, port: PortNumber, /, *, domain: str | None = None, where: Where = HERE) -> None:
-    """Give a port a preview, and print its hostname. Of a sandbox with open ports, any port has one anyway.
+    """Give a port a preview, and print its hostname.
+
+    Of a sandbox with open ports, any port has one anyway.
 
     Parameters
     ----------
@@ -177,7 +189,7 @@ def list_previews(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 @preview.command(name="delete")
 def delete_preview(sandbox: Sandbox, port: PortNumber, /, *, where: Where = HERE) -> None:
-    """Forget a port's preview. Where ports are not open, that takes its URL back."""
+    """Forget a port's preview; without open ports, take its URL back."""
     if not ask(where, lambda client: AsyncSandbox(client, sandbox).delete_preview_url(port)):
         fail(f"port {port} of {sandbox} has no preview", EXIT_FAILED)
     if where.json:
@@ -191,10 +203,12 @@ def delete_preview(sandbox: Sandbox, port: PortNumber, /, *, where: Where = HERE
 
 @preview.command(name="protect")
 def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
-    """Let only visitors in who bear a preview token, from now on; print it, this once.
+    """Ask visitors for a preview token from now on, and print it, once.
 
-    A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more. If live visits
-    outlast the change, the token is in force and printed all the same, and the exit code is 1.
+    A token of one's own is taken from PORTICO_PREVIEW_TOKEN: 16 visible ASCII characters or more. Live visits are cut;
+    if some outlast that, the token is in force and printed all the same, and the exit code is 1.
+
+    Example: portico preview protect my-app
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
     made = ask(where, lambda client: _told(AsyncSandbox(client, sandbox).set_preview_auth(own), where))
@@ -206,10 +220,12 @@ def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 @preview.command(name="rotate")
 def rotate(sandbox: Sandbox, /, *, grace: float = 0.0, where: Where = HERE) -> None:
-    """Replace the preview token of a sandbox; print the new one, this once.
+    """Replace a sandbox's preview token, and print the new one, once.
 
     A token of one's own is taken from PORTICO_PREVIEW_TOKEN. If live visits outlast the change, the new token is in
     force and printed all the same, and the exit code is 1.
+
+    Example: portico preview rotate my-app --grace 60
 
     Parameters
     ----------

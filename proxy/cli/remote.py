@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from rich.table import Table
 from rich.text import Text
 
@@ -29,25 +29,35 @@ from proxy.local import LocalServer, LocalServerError, find_local
 T = TypeVar("T")
 
 
+_WHICH: Final = Group("Server", sort_key=1)
+"""Where the help shows the flags below: after those of the command itself."""
+
+Sandbox = Annotated[str, Parameter(name="SANDBOX", help="Its id, as portico sandbox list shows it.")]
+PortNumber = Annotated[int, Parameter(name="PORT", help="A port of the sandbox, 1 to 65535.")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """The server that is asked."""
 
     server: Annotated[
-        str | None, Parameter(help="Its URL; or PORTICO_SERVER. Default: the server of the data folder.")
+        str | None,
+        Parameter(help="Its URL. Default PORTICO_SERVER, or the server of the data folder.", group=_WHICH),
     ] = None
     api_key: Annotated[
         str | None,
-        Parameter(help="Better PORTICO_API_KEY: arguments of programs show in the list of processes."),
+        Parameter(help="Better PORTICO_API_KEY: arguments show in the list of processes.", group=_WHICH),
     ] = None
     data_folder: Annotated[
         Path | None,
         Parameter(
-            name=("--data", "--data-folder"), help="The data folder. Default PORTICO_DATA_FOLDER or portico-data."
+            name=("--data", "--data-folder"),
+            help="The data folder of a server on this machine. Default PORTICO_DATA_FOLDER or portico-data.",
+            group=_WHICH,
         ),
     ] = None
-    json: Annotated[bool, Parameter(help="For programs: JSON.")] = False
+    json: Annotated[bool, Parameter(help="Print JSON, for programs.")] = False
 
 
 HERE: Final = Where()

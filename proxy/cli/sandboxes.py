@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from actors import ContainerSpec
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
-from proxy.cli.remote import HERE, WAITING, Where, ask, print_facts, print_json, print_line, print_table, say
+from proxy.cli.remote import HERE, WAITING, Sandbox, Where, ask, print_facts, print_json, print_line, print_table, say
 from proxy.client import AsyncClient, AsyncProcess, AsyncSandbox, calls
 
 EXIT_NOT_RUN: Final = 125
@@ -36,7 +36,7 @@ sandbox = cyclopts.App(name="sandbox", help="Make, look at, put to sleep and des
 app.command(sandbox)
 
 
-@sandbox.command
+@sandbox.command(usage="Usage: portico sandbox create [OPTIONS] [ID]")
 def create(
     sandbox_id: Annotated[str | None, Parameter(name="ID")] = None,
     /,
@@ -50,24 +50,28 @@ def create(
     preview_auth: bool = False,
     where: Where = HERE,
 ) -> None:
-    """Make a sandbox, and print it. One that exists alike is left as it is.
+    """Make a sandbox, and print it.
+
+    One that exists alike is left as it is.
+
+    Example: portico sandbox create my-app --preview-auth
 
     Parameters
     ----------
     sandbox_id
-        1 to 40 of a-z, 0-9 and hyphens. Without it, one is made up.
+        1 to 40 of a-z, 0-9 and hyphens. Default: one is made up.
     container
         The kind of place its services run in. Default process.
     open_ports
         Let every port answer at sb-...-pPORT, without a token.
     when_asleep
-        What a visitor meets while it sleeps: wake (default) or stale.
+        What a visitor meets while it sleeps: wake or stale. Default wake.
     sleep_after
-        Idle seconds after which it goes to sleep.
+        Idle seconds after which it goes to sleep. Default 600.
     never_sleeps
-        It does not go to sleep by itself.
+        Let it not go to sleep by itself.
     freeze
-        While it sleeps its processes stand still, and keep what they have in memory. Default: they are started anew.
+        While it sleeps let its processes stand still, and keep what they have in memory. Default: they are started anew.
     preview_auth
         Let only visitors in who bear a token; it is printed this once.
     """
@@ -107,14 +111,14 @@ def list_(*, where: Where = HERE) -> None:
 
 
 @sandbox.command
-def show(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+def show(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
     """Show a sandbox."""
     _print_sandbox(ask(where, lambda client: AsyncSandbox(client, sandbox_id).state()), as_json=where.json)
 
 
 @sandbox.command(name="set")
 def set_(
-    sandbox_id: Annotated[str, Parameter(name="ID")],
+    sandbox_id: Sandbox,
     /,
     *,
     sleep_after: float | None = None,
@@ -123,12 +127,14 @@ def set_(
 ) -> None:
     """Change when a sandbox goes to sleep, and print it.
 
+    Example: portico sandbox set my-app --sleep-after 3600
+
     Parameters
     ----------
     sleep_after
-        Idle seconds after which it goes to sleep.
+        Idle seconds after which it goes to sleep. Default: as it was.
     never_sleeps
-        It does not go to sleep by itself.
+        Let it not go to sleep by itself.
     """
     if never_sleeps == (sleep_after is not None):
         fail("one of --sleep-after and --never-sleeps is wanted", EXIT_USAGE)
@@ -137,28 +143,31 @@ def set_(
 
 
 @sandbox.command
-def hibernate(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
-    """Put a sandbox to sleep; its URLs stay what they are."""
+def hibernate(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
+    """Put a sandbox to sleep.
+
+    Its URLs stay what they are, and the next visitor wakes it.
+    """
     question = lambda client: AsyncSandbox(client, sandbox_id).hibernate()  # noqa: E731  # named for the line's length
     _print_sandbox(ask(where, question, f"putting {sandbox_id} to sleep"), as_json=where.json)
 
 
 @sandbox.command
-def wake(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
-    """Wake a sandbox."""
+def wake(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
+    """Wake a sandbox, and the services that it had."""
     question = lambda client: AsyncSandbox(client, sandbox_id).wake()  # noqa: E731  # named for the line's length
     _print_sandbox(ask(where, question, f"waking {sandbox_id}"), as_json=where.json)
 
 
 @sandbox.command
-def stop(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
-    """Stop a sandbox for good: its URLs say so from now on."""
+def stop(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
+    """Stop a sandbox for good; its URLs say so from now on."""
     closed = ask(where, lambda client: AsyncSandbox(client, sandbox_id).stop(), f"stopping {sandbox_id}")
     print_closed(closed, f"stopped {sandbox_id}", as_json=where.json)
 
 
 @sandbox.command
-def destroy(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HERE) -> None:
+def destroy(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
     """Destroy a sandbox: its URLs, its services, its files.
 
     Exit code 0 also if there is none of that name: that is said, and nothing is destroyed.
@@ -172,37 +181,41 @@ def destroy(sandbox_id: Annotated[str, Parameter(name="ID")], /, *, where: Where
         say(f"there is no sandbox {sandbox_id}: nothing was destroyed (portico sandbox list names those there are)")
 
 
-@app.command
+@app.command(usage="Usage: portico run [OPTIONS] SANDBOX -- COMMAND...")
 def run(
-    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    sandbox_id: Sandbox,
     /,
     *command: Command,
     port: int | None = None,
     name: str | None = None,
-    id: Annotated[str | None, Parameter(help="A name for the process.")] = None,  # noqa: A002  # the flag's name
+    id: Annotated[str | None, Parameter(help="A name for the process. Default: one is made up.")] = None,  # noqa: A002  # the flag's name
     cwd: Folder = None,
     env: Variables = (),
     restart: Literal["never", "on-failure", "always"] = "never",
     timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
     where: Where = HERE,
 ) -> None:
-    """Start a service in a sandbox: portico run SANDBOX --port 8000 -- python -m http.server 8000
+    """Start a service in a sandbox, and print its preview URL.
 
-    With --port, wait until it listens there, expose the port, and print the preview URL. A sandbox that does not exist
-    is made. A command of one word is given to a shell.
+    That is with --port: wait until it listens there, and expose the port. Without it the process's id is printed. A
+    sandbox that does not exist is made. A command of one word is given to a shell. If the wait ends otherwise, the
+    service is left as it is.
+
+    Example: portico run my-app --port 8000 -- python3 -m http.server 8000
 
     Parameters
     ----------
     port
-        Where the service listens.
+        Where the service listens. Default: that is not waited for.
     name
-        A label for the port.
+        A label for the port. Default: none.
     restart
-        What happens when it exits by itself: never (default), on-failure or always start it again.
+        When to start it again once it has exited by itself. Default never.
     timeout_s
-        For the service to listen. Default 60.
+        Seconds for the service to listen. Default 60.
     """
     words, variables = _words(command), _variables(env)
+    started: list[str] = []
 
     async def start(client: AsyncClient) -> AsyncProcess:
         found = await client.get_sandbox(sandbox_id)
@@ -210,6 +223,7 @@ def run(
 
     async def expose(client: AsyncClient) -> tuple[schemas.Process, schemas.Port]:
         process = await start(client)
+        started.append(process.id)
         assert port is not None
         await process.wait_for_port(port, timeout=timeout_s)
         return process.info, await AsyncSandbox(client, sandbox_id).expose_port(port, name=name)
@@ -221,16 +235,21 @@ def run(
         else:
             print_line(process.id)
         return
-    process, exposed = ask(where, expose, f"waiting for port {port} of {sandbox_id}")
+    try:
+        process, exposed = ask(where, expose, f"waiting for port {port} of {sandbox_id}")
+    except SystemExit:
+        for process_id in started:
+            say(f"{process_id} was started, and is left as it is: portico logs {sandbox_id} {process_id}")
+        raise
     if where.json:
         print_json({"process": process, "port": exposed})
     else:
         print_line(exposed.url or "")
 
 
-@app.command(name="exec")
+@app.command(name="exec", usage="Usage: portico exec [OPTIONS] SANDBOX -- COMMAND...")
 def exec_(
-    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    sandbox_id: Sandbox,
     /,
     *command: Command,
     cwd: Folder = None,
@@ -238,15 +257,17 @@ def exec_(
     timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
     where: Where = HERE,
 ) -> None:
-    """Run a command in a sandbox to its end: portico exec SANDBOX -- ls -l
+    """Run a command in a sandbox to its end.
 
     What it printed is printed when it has ended, and its exit code is this command's (128 and the signal's number if a
     signal ended it); 125 if it was not run. A command of one word is given to a shell.
 
+    Example: portico exec my-app -- ls -l
+
     Parameters
     ----------
     timeout_s
-        After which it is killed. Default 60.
+        Seconds after which it is killed. Default 60.
     """
     words, variables = _words(command), _variables(env)
     try:
@@ -268,8 +289,11 @@ def exec_(
 
 
 @app.command
-def ps(sandbox_id: Annotated[str, Parameter(name="SANDBOX")], /, *, where: Where = HERE) -> None:
-    """List the services of a sandbox that is up, exited ones included, and how often each was started again."""
+def ps(sandbox_id: Sandbox, /, *, where: Where = HERE) -> None:
+    """List the services of a sandbox that is up.
+
+    Those that have exited are among them, and how often each was started again is said.
+    """
     found = [one.info for one in ask(where, lambda client: AsyncSandbox(client, sandbox_id).list_processes())]
     if where.json:
         print_json(found)
@@ -278,9 +302,9 @@ def ps(sandbox_id: Annotated[str, Parameter(name="SANDBOX")], /, *, where: Where
     print_table(("process", "pid", "status", "exit code", "restarts", "command"), rows, "no processes")
 
 
-@app.command
+@app.command(usage="Usage: portico logs [OPTIONS] SANDBOX [PROCESS]")
 def logs(
-    sandbox_id: Annotated[str, Parameter(name="SANDBOX")],
+    sandbox_id: Sandbox,
     process: Annotated[str | None, Parameter(name="PROCESS")] = None,
     /,
     *,
@@ -289,10 +313,12 @@ def logs(
 ) -> None:
     """Print what a service has printed.
 
+    Example: portico logs my-app --follow
+
     Parameters
     ----------
     process
-        The service's id. Without it: the only one, if there is one.
+        The service's id, as portico ps shows it. Default: the only one.
     follow
         Go on printing until it exits, or Ctrl-C.
     """

@@ -20,10 +20,13 @@ from proxy.logging import configure_logging
 
 @app.command
 def serve(flags: SettingsFlags = NO_FLAGS, *, show_config: bool = False) -> None:
-    """Serve preview URLs, and the management API on the base domain, until told to stop (Ctrl-C or SIGTERM).
+    """Serve preview URLs, and the management API on the base domain.
 
-    The first start makes an API key and prints it, unless PORTICO_API_KEY holds one.
+    Ctrl-C and SIGTERM end it, once requests under way have ended; a second one cuts them. The first start makes an API
+    key and prints it, unless PORTICO_API_KEY holds one.
     Flags win over the environment, the environment over the file of --config, that over the defaults.
+
+    Example: portico serve --listen 0.0.0.0:8787 --domain previews.example.com --data /var/lib/portico
 
     Parameters
     ----------
@@ -71,9 +74,9 @@ async def _serve(settings: Settings, ring: KeyRing, local_key: str) -> None:
 
 @app.command
 def demo(flags: SettingsFlags = NO_FLAGS) -> None:
-    """See it work: a sandbox, a web app in it, a preview URL to open.
+    """See it work: a sandbox, a web app in it, a preview URL.
 
-    The URL is the same next time: it is kept in the data folder.
+    Ctrl-C ends it. The URL is the same next time: it is kept in the data folder.
     """
     settings = demo_settings(resolve_settings(flags))
     configure_logging(settings.log_level, settings.log_format)

@@ -1,13 +1,21 @@
 """The command as a whole: its help, its version, what makes no sense to it."""
 
+import importlib
 import os
+import pkgutil
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
+import proxy.cli
+from proxy.cli import app
 from tests.proxy.cli.conftest import Command
 
 # Help.
@@ -17,18 +25,28 @@ def test_version_is_the_distributions(portico: Command) -> None:
     assert portico("--version").out == f"{version('portico')}\n"
 
 
-COMMANDS = ("serve", "demo", "log", "doctor", "bench", "explain", "run", "exec", "logs", "completion")
-GROUPS = {
-    "sandbox": ("create", "list", "show", "hibernate", "wake", "stop", "destroy"),
-    "port": ("expose", "unexpose", "list"),
-    "share": ("create", "list", "revoke"),
-    "preview": ("create", "list", "delete", "protect", "rotate"),
-    "key": ("create", "list", "revoke"),
-}
-WAYS = [(name,) for name in COMMANDS] + [(group, name) for group, names in GROUPS.items() for name in names]
+def tree(parent: App = app, way: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
+    """Yield the words of every command, and the command; of a group, its commands."""
+    for name in parent:
+        command = parent[name]
+        if name.startswith("-"):
+            continue
+        if any(not inner.startswith("-") for inner in command):
+            yield from tree(command, (*way, name))
+        else:
+            yield (*way, name), command
 
 
-@pytest.mark.parametrize("arguments", [(), *((*way, "--help") for way in WAYS), *((name,) for name in GROUPS)])
+TREE = dict(tree())
+GROUPS = sorted({way[:-1] for way in TREE})
+
+
+def test_tree_is_all_there() -> None:
+    assert len(TREE) > 30
+    assert {("serve",), ("sandbox", "destroy"), ("preview", "rotate"), ("domain", "verify")} <= set(TREE)
+
+
+@pytest.mark.parametrize("arguments", [*GROUPS, *((*way, "--help") for way in TREE)])
 def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str, ...], portico: Command) -> None:
     said = portico(*arguments)
     assert said.code == 0
@@ -36,14 +54,79 @@ def test_help_fits_80_columns_and_says_no_defaults_of_flags(arguments: tuple[str
     assert max(map(len, said.out.splitlines())) <= 80
     assert "False" not in said.out
     assert "--no-" not in said.out
+    # What the parser says of arguments that may be left out or given again.
+    assert "ARGS" not in said.out
 
 
-def test_help_names_every_command(portico: Command) -> None:
-    for command in (*COMMANDS, *GROUPS):
-        assert f"│ {command} " in portico("--help").out
-    for group, names in GROUPS.items():
-        for name in names:
-            assert f"│ {name} " in portico(group).out
+def test_help_names_every_command_in_a_line(portico: Command) -> None:
+    for group in GROUPS:
+        lines = portico(*group, "--help").out.splitlines()
+        for name in {way[len(group)] for way in TREE if way[: len(group)] == group}:
+            (line,) = [line for line in lines if line.startswith(f"│ {name} ")]
+            assert line.rstrip("│ ").endswith("."), line
+
+
+@pytest.mark.parametrize("way", TREE)
+def test_every_argument_is_described_with_its_default_and_its_unit(way: tuple[str, ...]) -> None:
+    for argument in TREE[way].assemble_argument_collection(parse_docstring=True):
+        if not argument.show:
+            # The structure that holds flags.
+            continue
+        text = argument.parameter.help
+        assert text, argument.name
+        # A flag that is not given is off, and the server's flags stand together.
+        if argument.hint is bool or argument.required or argument.name == "--api-key":
+            continue
+        if argument.name.startswith("-") and "again" not in text:
+            assert "Default" in text, argument.name
+        if "float" in str(argument.hint) and argument.name != "--rate":
+            assert "econds " in text, argument.name
+
+
+EXAMPLES = re.compile(r"^\s*Example: portico (.*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("way", TREE)
+def test_example_is_one_that_the_command_takes(way: tuple[str, ...]) -> None:
+    for example in EXAMPLES.findall(TREE[way].help):
+        words = shlex.split(example)
+        assert tuple(words[: len(way)]) == way
+        app.parse_args(words, exit_on_error=False)
+
+
+@pytest.mark.parametrize(
+    "way", ["serve", "run", "exec", "logs", "log", "doctor", "explain", "bench", "sandbox create", "port expose"]
+)
+def test_what_is_used_most_has_an_example(way: str) -> None:
+    assert EXAMPLES.search(TREE[tuple(way.split())].help)
+
+
+# The page about it.
+
+PAGE = (Path(__file__).parents[3] / "docs" / "command.md").read_text()
+
+
+def test_page_has_the_synopsis_of_every_command_and_of_no_other(portico: Command) -> None:
+    shown = {}
+    for way in TREE:
+        usage, _, summary, *_ = portico(*way, "--help").out.splitlines()
+        for line in portico(*way, "--help").out.splitlines()[3:]:
+            if not line.strip():
+                break
+            summary = f"{summary.strip()} {line.strip()}"
+        shown[usage.removeprefix("Usage: ").replace(" [OPTIONS]", "")] = summary.strip()
+    synopsis = PAGE.partition("## Commands")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `(portico .*?)` \| (.*) \|$", synopsis, re.MULTILINE)) == shown
+
+
+def test_page_has_every_exit_code_and_no_other() -> None:
+    codes = {0}
+    for found in pkgutil.iter_modules(proxy.cli.__path__, "proxy.cli."):
+        module = importlib.import_module(found.name)
+        codes |= {value for name, value in vars(module).items() if name.startswith("EXIT_")}
+    codes.add(proxy.cli.EXIT_UNREAD)
+    table = PAGE.partition("## Exit codes")[2].partition("\n## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == codes
 
 
 @pytest.mark.parametrize("missing", ["cyclopts", "rich", "segno", "httpx2"])

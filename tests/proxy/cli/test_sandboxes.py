@@ -120,7 +120,11 @@ def test_service_that_does_not_come_up_says_so(server: Script, portico: Command)
     server.answer(201, PROCESS)
     server.refuse(409, "NOT_LISTENING")
     said = portico("run", "my-app", "--port", "8000", "--", "false")
-    assert (said.code, said.out, said.err) == (1, "", "portico: this is NOT_LISTENING\n")
+    assert (said.code, said.out, said.err) == (
+        1,
+        "",
+        "portico: this is NOT_LISTENING\nportico: p-1 was started, and is left as it is: portico logs my-app p-1\n",
+    )
 
 
 @pytest.mark.parametrize(("exit_code", "code"), [(0, 0), (3, 3), (-9, 137)])
