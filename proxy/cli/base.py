@@ -19,6 +19,7 @@ from cyclopts import (
     Parameter,
     Token,
     UnusedCliTokensError,
+    ValidationError,
 )
 from rich.console import Console
 
@@ -53,6 +54,8 @@ def _misuse(error: CycloptsError) -> str:
             return f"too many arguments: {' '.join(error.unused_tokens or ())}"
         case CoercionError(target_type=target, token=Token(value=value)) if target in _KINDS:
             return f"{name}: {value!r} is not {_KINDS[target]}"
+        case ValidationError() if name and error.exception_message:
+            return f"{name}: {error.exception_message.lower().removesuffix('.')}"
     return str(error).removesuffix(".")
 
 

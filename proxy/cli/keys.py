@@ -4,14 +4,14 @@ Of a server that was named, over its API; of a data folder, in its file of keys,
 that does reads the file anew.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
 from proxy.api import schemas
-from proxy.api.keys import KeyFileError, KeyRecord, KeyRing, KeysFullError
+from proxy.api.keys import KeyFileError, KeyRing, KeysFullError
+from proxy.api.present import shown_key, shown_time
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, app, fail
 from proxy.cli.remote import HERE, Where, ask, data_folder, named_server, print_json, print_line, print_table, say
 
@@ -44,7 +44,7 @@ def create(name: Annotated[str, Parameter(name="NAME")], /, *, scope: str = "adm
             fail(str(error), EXIT_USAGE)
         except (KeyFileError, KeysFullError) as error:
             fail(str(error), EXIT_FAILED)
-        made = schemas.NewKey(id=record.id, name=name, scope=scope, created_at=_time(record), key=text)
+        made = schemas.NewKey(id=record.id, name=name, scope=scope, created_at=shown_time(record.created_at), key=text)
     if where.json:
         print_json(made)
         return
@@ -62,7 +62,7 @@ def list_(*, where: Where = HERE) -> None:
             records = _ring(where).records()
         except KeyFileError as error:
             fail(str(error), EXIT_FAILED)
-        found = [schemas.Key(id=one.id, name=one.name, scope=one.scope, created_at=_time(one)) for one in records]
+        found = [shown_key(one) for one in records]
     if where.json:
         print_json(found)
         return
@@ -97,7 +97,3 @@ def revoke(key_id: Annotated[str, Parameter(name="ID")], /, *, where: Where = HE
 
 def _ring(where: Where) -> KeyRing:
     return KeyRing(data_folder(where))
-
-
-def _time(record: KeyRecord) -> str:
-    return datetime.fromtimestamp(record.created_at, UTC).isoformat()

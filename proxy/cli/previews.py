@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import cyclopts
 from cyclopts import Parameter
@@ -10,7 +10,19 @@ from cyclopts import Parameter
 from actors import RevocationIncompleteError
 from proxy.api import schemas
 from proxy.cli.base import EXIT_FAILED, app, fail
-from proxy.cli.remote import HERE, PortNumber, Sandbox, Where, ask, print_json, print_line, print_table, say
+from proxy.cli.remote import (
+    HERE,
+    Grace,
+    PortNumber,
+    Sandbox,
+    Seconds,
+    Where,
+    ask,
+    print_json,
+    print_line,
+    print_table,
+    say,
+)
 from proxy.cli.sandboxes import print_closed
 from proxy.client import AsyncClient, AsyncSandbox
 
@@ -37,7 +49,7 @@ def expose(
     *,
     name: str | None = None,
     domain: str | None = None,
-    host_header: str | None = None,
+    host_header: Literal["localhost", "preserve"] | None = None,
     wake_on_websocket: bool | None = None,
     where: Where = HERE,
 ) -> None:
@@ -55,7 +67,7 @@ def expose(
     domain
         The base domain of the URL. Default: the server's first.
     host_header
-        Which Host the service sees: localhost or preserve. Default localhost.
+        Which Host the service sees. Default localhost.
     wake_on_websocket
         Let a WebSocket handshake wake the sandbox. Default: it does not.
     """
@@ -79,7 +91,7 @@ def expose(
 
 
 @port.command
-def unexpose(sandbox: Sandbox, port: PortNumber, /, *, drain: float = 0.0, where: Where = HERE) -> None:
+def unexpose(sandbox: Sandbox, port: PortNumber, /, *, drain: Grace = 0.0, where: Where = HERE) -> None:
     """Take a port's URL back, and cut what still flows.
 
     Example: portico port unexpose my-app 8000 --drain 10
@@ -110,7 +122,7 @@ def list_ports(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 @share.command(name="create")
 def create_share(
-    sandbox: Sandbox, port: PortNumber, /, *, expires_in: float, once: bool = False, where: Where = HERE
+    sandbox: Sandbox, port: PortNumber, /, *, expires_in: Seconds, once: bool = False, where: Where = HERE
 ) -> None:
     """Make a link to a port, and print its URL, this once.
 
@@ -219,7 +231,7 @@ def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 
 @preview.command(name="rotate")
-def rotate(sandbox: Sandbox, /, *, grace: float = 0.0, where: Where = HERE) -> None:
+def rotate(sandbox: Sandbox, /, *, grace: Grace = 0.0, where: Where = HERE) -> None:
     """Replace a sandbox's preview token, and print the new one, once.
 
     A token of one's own is taken from PORTICO_PREVIEW_TOKEN. If live visits outlast the change, the new token is in

@@ -16,13 +16,15 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
+from actors import SandboxNotFoundError
 from proxy.cli.base import EXIT_FAILED, EXIT_USAGE, console, fail, plain, run, wide_console
 from proxy.cli.settings import SettingsFlags, resolve_settings
 from proxy.cli.waiting import waiting
-from proxy.client import AsyncClient, ServerUnreachableError
+from proxy.client import AsyncClient, KeyRefusedError, ServerUnreachableError
 from proxy.client.common import KEY_VARIABLE, SERVER_VARIABLE, is_this_machine
 from proxy.local import LocalServer, LocalServerError, find_local
 
@@ -33,7 +35,12 @@ _WHICH: Final = Group("Server", sort_key=1)
 """Where the help shows the flags below: after those of the command itself."""
 
 Sandbox = Annotated[str, Parameter(name="SANDBOX", help="Its id, as portico sandbox list shows it.")]
-PortNumber = Annotated[int, Parameter(name="PORT", help="A port of the sandbox, 1 to 65535.")]
+PortNumber = Annotated[
+    int, Parameter(name="PORT", help="A port of the sandbox, 1 to 65535.", validator=Number(gte=1, lte=65535))
+]
+# Refused here and not by the server: in its words, and after half of the work is done.
+Seconds = Annotated[float, Parameter(validator=Number(gt=0))]
+Grace = Annotated[float, Parameter(validator=Number(gte=0))]
 
 
 @Parameter(name="*")
@@ -124,6 +131,10 @@ def ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]], doing: st
             except ValueError as error:
                 # A name of no form, a value that is none of those there are, or the server takes no such request.
                 fail(str(error), EXIT_USAGE)
+            except KeyRefusedError as error:
+                fail(f"{error}; portico key create makes one, on the server's machine", EXIT_FAILED)
+            except SandboxNotFoundError as error:
+                fail(f"{error}; portico sandbox list names those there are", EXIT_FAILED)
             except ServerUnreachableError as error:
                 hint = "; is that where it listens?" if named_server(where) else "; is portico serve still running?"
                 fail(f"{error}{hint}", EXIT_FAILED)

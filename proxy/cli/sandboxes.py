@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 import cyclopts
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -43,8 +44,8 @@ def create(
     *,
     container: str | None = None,
     open_ports: bool = False,
-    when_asleep: str | None = None,
-    sleep_after: float | None = None,
+    when_asleep: Literal["wake", "stale"] | None = None,
+    sleep_after: Annotated[float | None, Parameter(validator=Number(gte=1))] = None,
     never_sleeps: bool = False,
     freeze: bool = False,
     preview_auth: bool = False,
@@ -65,7 +66,7 @@ def create(
     open_ports
         Let every port answer at sb-...-pPORT, without a token.
     when_asleep
-        What a visitor meets while it sleeps: wake or stale. Default wake.
+        What a visitor does while it sleeps: wake it, or be told that it is stale. Default wake.
     sleep_after
         Idle seconds after which it goes to sleep. Default 600.
     never_sleeps
@@ -121,7 +122,7 @@ def set_(
     sandbox_id: Sandbox,
     /,
     *,
-    sleep_after: float | None = None,
+    sleep_after: Annotated[float | None, Parameter(validator=Number(gte=1))] = None,
     never_sleeps: bool = False,
     where: Where = HERE,
 ) -> None:
@@ -186,13 +187,13 @@ def run(
     sandbox_id: Sandbox,
     /,
     *command: Command,
-    port: int | None = None,
+    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     name: str | None = None,
     id: Annotated[str | None, Parameter(help="A name for the process. Default: one is made up.")] = None,  # noqa: A002  # the flag's name
     cwd: Folder = None,
     env: Variables = (),
     restart: Literal["never", "on-failure", "always"] = "never",
-    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"), validator=Number(gt=0))] = 60.0,
     where: Where = HERE,
 ) -> None:
     """Start a service in a sandbox, and print its preview URL.
@@ -254,7 +255,7 @@ def exec_(
     *command: Command,
     cwd: Folder = None,
     env: Variables = (),
-    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"))] = 60.0,
+    timeout_s: Annotated[float, Parameter(name=("--timeout", "--timeout-s"), validator=Number(gt=0))] = 60.0,
     where: Where = HERE,
 ) -> None:
     """Run a command in a sandbox to its end.

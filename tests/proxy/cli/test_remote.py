@@ -97,7 +97,17 @@ def test_server_that_is_no_url_is_exit_code_2(
 def test_refusal_is_a_line_and_exit_code_1(server: Script, portico: Command) -> None:
     server.refuse(404, "SANDBOX_NOT_FOUND")
     said = portico("sandbox", "show", "my-app")
-    assert (said.code, said.out, said.err) == (1, "", "portico: this is SANDBOX_NOT_FOUND\n")
+    assert (said.code, said.out, said.err) == (
+        1,
+        "",
+        "portico: this is SANDBOX_NOT_FOUND; portico sandbox list names those there are\n",
+    )
+    server.refuse(403, "FORBIDDEN")
+    said = portico("sandbox", "list")
+    assert (said.code, said.err) == (
+        1,
+        "portico: this is FORBIDDEN; portico key create makes one, on the server's machine\n",
+    )
 
 
 def test_request_that_makes_no_sense_is_exit_code_2(server: Script, portico: Command) -> None:
