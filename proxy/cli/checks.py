@@ -210,15 +210,15 @@ def bench(
     configure_logging("warning", "console")
 
     async def main() -> Outcome:
-        try:
-            live = screen.is_terminal and not where.json
-            vouch = None if named_server(where) is None else partial(_vouch, where, url)
-            async with nullcontext() if live else waiting(f"loading port {target.port}"):
+        live = screen.is_terminal and not where.json
+        vouch = None if named_server(where) is None else partial(_vouch, where, url)
+        async with nullcontext() if live else waiting(f"loading port {target.port}"):
+            try:
                 return await load(target, headers, plan, screen, live=live, vouch=vouch)
-        except TargetRefusedError as error:
-            fail(str(error), EXIT_FAILED)
-        except ValueError as error:
-            fail(str(error), EXIT_USAGE)
+            except TargetRefusedError as error:
+                fail(str(error), EXIT_FAILED)
+            except ValueError as error:
+                fail(str(error), EXIT_USAGE)
 
     outcome = run(main)
     if where.json:

@@ -82,6 +82,17 @@ def is_this_machine(server: str) -> bool:
 
 def describe(error: httpx2.TransportError) -> str:
     """Return what went wrong on the way, for people."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            # Of the addresses that were tried, the first says what the others would.
+            cause = cause.exceptions[0]
+        elif isinstance(cause, OSError) and cause.strerror is not None:
+            # Trio's own text repeats the address; a name that does not resolve has a number that is no error number.
+            known = cause.errno is not None and cause.errno > 0
+            return (os.strerror(cause.errno) if known else cause.strerror).lower()
+        else:
+            cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__
 
 

@@ -1,5 +1,9 @@
 """Where the client goes, and what it takes along."""
 
+import errno
+import socket
+
+import httpx2
 import pytest
 
 from proxy.api import schemas
@@ -7,6 +11,7 @@ from proxy.client.common import (
     KEY_VARIABLE,
     SERVER_VARIABLE,
     Address,
+    describe,
     find_address,
     is_this_machine,
     token_fits,
@@ -72,3 +77,17 @@ def test_token_fits_its_port_only() -> None:
     assert not token_fits(
         [schemas.Port(port=1, url=None, name=None, token="x", host_header="localhost", status="active")], True, "x"
     )
+
+
+def test_what_went_wrong_on_the_way_is_told_in_words() -> None:
+    refused = OSError(errno.ECONNREFUSED, "Error connecting to ('127.0.0.1', 1): Connection refused")
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    for cause, words in (
+        (refused, "connection refused"),
+        (ExceptionGroup("all attempts failed", [refused, refused]), "connection refused"),
+        (unknown, "name or service not known"),
+        (None, "it broke"),
+    ):
+        error = httpx2.ConnectError("it broke")
+        error.__cause__ = cause
+        assert describe(error) == words
