@@ -17,6 +17,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -162,7 +163,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*(Text(plain(_shown(cell))) for cell in row))
-    (console() if folded else wide_console()).print(table)
+    _print_padded(table, console() if folded else wide_console())
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
@@ -173,7 +174,15 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
     for name, value in facts:
         if value is not None:
             table.add_row(name, Text(plain(_shown(value))))
-    wide_console().print(table)
+    _print_padded(table, wide_console())
+
+
+def _print_padded(table: Table, screen: Console) -> None:
+    # A column ends where its longest value does; nobody who copies or greps a line wants the blanks up to there.
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def print_line(text: str) -> None:

@@ -89,8 +89,8 @@ def describe(error: httpx2.TransportError) -> str:
             cause = cause.exceptions[0]
         elif isinstance(cause, OSError) and cause.strerror is not None:
             # Trio's own text repeats the address; a name that does not resolve has a number that is no error number.
-            known = cause.errno is not None and cause.errno > 0
-            return (os.strerror(cause.errno) if known else cause.strerror).lower()
+            number = cause.errno or 0
+            return (os.strerror(number) if number > 0 else cause.strerror).lower()
         else:
             cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__

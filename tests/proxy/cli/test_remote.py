@@ -160,3 +160,11 @@ def test_question_that_lasts_says_so_but_not_in_the_middle_of_its_output(
     server.refuse(404, "SANDBOX_NOT_FOUND")
     portico("logs", "--follow", "my-app", "web")
     assert said == ["waiting for the server's answer", "waking my-app"]
+
+
+def test_lines_of_a_table_end_with_their_last_word(server: Script, portico: Command) -> None:
+    server.answer(200, {"sandboxes": [SANDBOX, {**SANDBOX, "id": "another", "preview_auth": True}], "next": None})
+    server.answer(200, SANDBOX)
+    lines = portico("sandbox", "list").out.splitlines() + portico("sandbox", "show", "my-app").out.splitlines()
+    assert len(lines) > 6
+    assert [line for line in lines if line != line.rstrip()] == []
