@@ -73,15 +73,21 @@ app = cyclopts.App(
 )
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main` what becomes of a reader that has gone: rich itself would exit, with 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return the console for stdout."""
     # Nothing is folded for a file or a pipe: programs look for whole lines there.
-    return Console() if sys.stdout.isatty() else wide_console()
+    return _Output() if sys.stdout.isatty() else wide_console()
 
 
 def wide_console() -> Console:
     """Return a console for stdout that folds nothing: what a terminal wraps by itself can be copied whole."""
-    return Console(width=PIPE_WIDTH)
+    return _Output(width=PIPE_WIDTH)
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:

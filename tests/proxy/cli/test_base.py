@@ -203,8 +203,9 @@ def test_what_makes_no_sense_is_exit_code_2_and_touches_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_reader_that_has_had_enough_is_no_error_of_ours() -> None:
-    code = "import sys; sys.argv = ['portico', 'completion', 'bash']; import proxy.cli; proxy.cli.main()"
+@pytest.mark.parametrize("arguments", [("completion", "bash"), ("serve", "--show-config"), ("key", "list", "--json")])
+def test_reader_that_has_had_enough_is_no_error_of_ours(arguments: tuple[str, ...]) -> None:
+    code = f"import sys; sys.argv = ['portico', *{arguments}]; import proxy.cli; proxy.cli.main()"
     reading, writing = os.pipe()
     os.close(reading)
     try:
