@@ -72,7 +72,7 @@ def create(
     never_sleeps
         Let it not go to sleep by itself.
     freeze
-        While it sleeps let its processes stand still, and keep what they have in memory. Default: they are started anew.
+        Let its processes stand still while it sleeps, with what they have in memory. Default: they are started anew.
     preview_auth
         Let only visitors in who bear a token; it is printed this once.
     """
