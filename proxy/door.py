@@ -56,6 +56,14 @@ READ_AHEAD_BYTES_MAX: Final = 64 * 1024
 """What is read from a client while its request waits, to notice its end; then its own sending is held up."""
 
 
+@dataclass(slots=True, eq=False)
+class Habit:
+    """How the visitors of one preview have come of late. A matter of speed, and of nothing else."""
+
+    by_session: bool = False
+    """The last visit came by a session, so the next one may: whether to look for one before it is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """The request is for a preview."""
@@ -69,9 +77,8 @@ class Preview:
     """``https://host[:port]``, as browsers write it."""
     knock: VisitRequest = field(init=False, repr=False, compare=False)
     """How a visitor without a preview token asks to be let in: the same each time."""
-    expects_session: bool = field(init=False, repr=False, compare=False, default=False)
-    """The last visit came by a session, so the next one may: whether to look for one before it is asked for. A matter
-    of speed, and of nothing else."""
+    habit: Habit = field(default_factory=Habit, init=False, repr=False, compare=False)
+    """The one thing about it that changes: what was learnt from its last visitor."""
 
     def __post_init__(self) -> None:
         host = self.host
@@ -178,21 +185,21 @@ class Door:
             token = bearer.token if bearer is not None else None
             request = VisitRequest(request.port, request.token, token, preflight, binding=request.binding)
             credential = bearer.credential if bearer is not None else None
-        if preview.expects_session:
+        if preview.habit.by_session:
             request = _with_sessions(request, preview, head, credential)
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
             if isinstance(judged, Visit):
-                pass
-            elif preview.expects_session:
+                preview.habit.by_session = False
+            elif preview.habit.by_session:
                 # Looked for already. Whoever has lost it may have another kind of credential next time.
-                object.__setattr__(preview, "expects_session", False)
+                preview.habit.by_session = False
             elif judged is None or judged in _ASK_FOR_MORE:
                 more = _with_sessions(request, preview, head, credential)
                 if more is not request:
                     request = more
                     judged = self._runtime.admit_nowait(host.sandbox, request)
-                object.__setattr__(preview, "expects_session", isinstance(judged, Visit))
+                preview.habit.by_session = isinstance(judged, Visit)
         except PorticoError as error:
             return answer_to_error(error, host.sandbox)
         if judged is None:
