@@ -75,7 +75,7 @@ class Gatehouse:
             preview: Whose.
             head: Of the request.
             client: Who asks, as one client is counted: an address, or the network of one subscriber. None: nobody can
-                say, or many come from there; not counted, so that no guesser among them keeps the others out.
+                say, or many come from there; they are counted together, see `proxy.core.tries`.
         """
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -91,7 +91,7 @@ class Gatehouse:
         return answer
 
     async def _answer(self, preview: Preview, head: RequestHead, client: str | None, receive: Any) -> Page:
-        visitor = _Visitor(preview, head, None if client is None else (str(preview.host.sandbox), client))
+        visitor = _Visitor(preview, head, (str(preview.host.sandbox), client))
         path = head.target.partition(b"?")[0]
         try:
             if path == SIGN_IN_PATH.encode():
@@ -169,35 +169,34 @@ class Gatehouse:
         Counted first, so that many at once are not all looked at before the first is found wrong. For a sandbox that
         does not exist nothing is counted: there is nothing to guess, and made-up names would push others out.
         """
-        key = visitor.key
-        if key is None or not self._runtime.exists(visitor.preview.host.sandbox):
+        if not self._runtime.exists(visitor.preview.host.sandbox):
             return True
         now = trio.current_time()
-        if self._tries.wait_s(key, now) > 0:
+        if self._tries.wait_s(visitor.key, now) > 0:
             return False
-        self._tries.note_wrong(key, now)
+        self._tries.note_wrong(visitor.key, now)
         return True
 
     def _was_right(self, visitor: "_Visitor") -> None:
-        if visitor.key is not None:
-            self._tries.take_back(visitor.key)
+        self._tries.take_back(visitor.key)
 
     def _was_wrong(self, visitor: "_Visitor") -> None:
-        if visitor.key is not None and self._tries.wait_s(visitor.key, trio.current_time()) > 0:
-            sandbox, client = visitor.key
-            log.warning(
-                "too many wrong secrets; nothing more is looked at for a minute", sandbox=sandbox, client=client
-            )
+        if self._tries.wait_s(visitor.key, trio.current_time()) <= 0:
+            return
+        sandbox, client = visitor.key
+        if client is None:
+            client = "all that cannot be told apart: name the proxy that they come by in trusted_proxies"
+        log.warning("too many wrong secrets; nothing more is looked at for a minute", sandbox=sandbox, client=client)
 
 
 class _Visitor:
     """Who asks, and how they are answered."""
 
-    def __init__(self, preview: Preview, head: RequestHead, key: Key | None) -> None:
+    def __init__(self, preview: Preview, head: RequestHead, key: Key) -> None:
         self.preview: Final = preview
         self.head: Final = head
         self.key: Final = key
-        """By which wrong tries are counted; None: they are not."""
+        """By which wrong tries are counted."""
         self.as_html: Final = wants_html(head.fields)
 
     def told(self, answer: Answer, target: str = "/", *, tried: bool = False) -> Page:

@@ -2,8 +2,12 @@
 
 A minted secret has 256 bits and cannot be guessed; one of an owner's own has 16 characters or more. What is bounded
 here is the noise, and the hope. Counted by sandbox and by client address (of IPv6 its /64), so that nobody who guesses
-keeps anybody else out; who has no address to be told by is not counted, see `proxy.gatehouse`. Counts are forgotten
-with their window, and the oldest ones when there are very many.
+keeps anybody else out.
+
+Those who cannot be told apart are counted together, by sandbox: whoever comes by a proxy on this machine that nobody
+has named as trusted, say. Theirs is a larger number, which people who mistype do not reach and which still bounds a
+guesser; one who spends it keeps out, for the rest of the minute, only those who come the same way and have yet to sign
+in. Counts are forgotten with their window, and the oldest ones when there are very many.
 """
 
 from typing import Final
@@ -11,13 +15,16 @@ from typing import Final
 TRIES_MAX: Final = 10
 """Wrong ones in a window: more than anybody needs who has the right one at hand."""
 
+UNTOLD_TRIES_MAX: Final = 100
+"""Wrong ones in a window, of all together who cannot be told apart: ten times what one client has."""
+
 WINDOW_S: Final = 60.0
 
 KEYS_MAX: Final = 4096
 """Pairs of sandbox and address remembered. Whoever has more addresses than that has more tries anyway."""
 
-Key = tuple[str, str]
-"""Sandbox and client."""
+Key = tuple[str, str | None]
+"""Sandbox and client; None stands for all clients that cannot be told apart."""
 
 
 class Tries:
@@ -38,7 +45,8 @@ class Tries:
         """
         count, begun = self._wrong.get(key, (0, now))
         left = begun + WINDOW_S - now
-        return left if count >= TRIES_MAX and left > 0 else 0.0
+        most = TRIES_MAX if key[1] is not None else UNTOLD_TRIES_MAX
+        return left if count >= most and left > 0 else 0.0
 
     def note_wrong(self, key: Key, now: float) -> None:
         """Count a wrong secret."""

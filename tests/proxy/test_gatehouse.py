@@ -1,6 +1,7 @@
 """Signing in, signing out and a share's link, as browsers and programs meet them; and what must not open anything."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from urllib.parse import urlencode, urlsplit
 
@@ -12,7 +13,9 @@ import trio_websocket
 
 from actors import Share
 from proxy.core.gate import FORM_BYTES_MAX, PLAIN_COOKIE, SECURE_COOKIE
-from proxy.core.tries import TRIES_MAX, WINDOW_S
+from proxy.core.http1 import RequestHead
+from proxy.core.tries import TRIES_MAX, UNTOLD_TRIES_MAX, WINDOW_S
+from proxy.door import Admitted, Preview
 from proxy.options import Options
 from proxy.testing import PreviewEngine, Response, mirror, respond, websocket_echo
 from proxy.testing import preview_engine as make_engine
@@ -52,6 +55,26 @@ async def sign_in(engine: PreviewEngine, url: str, token: str = TOKEN) -> tuple[
     response = await post(engine, f"{url}.portico/sign-in", {"token": token, "to": "/"})
     assert response.status == 303, response.body
     return "Cookie", cookie_of(response)
+
+
+async def test_preview_learns_how_its_visitors_come_and_is_the_same_value(preview_engine: PreviewEngine) -> None:
+    url = await gated(preview_engine)
+    cookie = await sign_in(preview_engine, url)
+    door = preview_engine.router._door
+    fields = [(b"host", b"Host", urlsplit(url).netloc.encode())]
+    shown = RequestHead(b"GET", b"/", b"1.1", [*fields, (b"cookie", b"Cookie", cookie[1].encode())])
+    await preview_engine.get(url, headers=[cookie])  # so that the sandbox is up
+    first, second = (door.locate(shown, "https") for _ in range(2))
+    assert isinstance(first, Preview)
+    assert isinstance(second, Preview)
+    for head, expected in ((shown, True), (replace(shown, fields=fields), False), (shown, True)):
+        judged = door.admit_nowait(first, head)
+        assert isinstance(judged, Admitted) is expected
+        if isinstance(judged, Admitted):
+            judged.visit.end()
+        assert first.habit.by_session is expected
+        assert not second.habit.by_session, "what one has learnt is its own"
+        assert first == second
 
 
 # Signing in.
@@ -296,15 +319,36 @@ async def test_client_that_is_not_trusted_does_not_say_who_is_counted() -> None:
         assert await try_from(engine, url, TOKEN, "192.0.2.7", ["203.0.113.99"]) == 429
 
 
-@pytest.mark.parametrize(
+UNTOLD = pytest.mark.parametrize(
     ("peer", "trail"),
     [("127.0.0.1", []), ("::1", []), ("", []), ("192.0.2.7", []), ("192.0.2.7", ["unknown"]), ("192.0.2.7", ["x"])],
 )
-async def test_who_cannot_be_told_apart_is_not_kept_out_by_others_guesses(peer: str, trail: list[str]) -> None:
+"""Clients that cannot be told apart; 192.0.2.7 is a trusted proxy that does not say who they are."""
+
+
+@UNTOLD
+async def test_who_cannot_be_told_apart_is_not_kept_out_by_the_few_guesses_of_one(peer: str, trail: list[str]) -> None:
     async with make_engine(options=Options(trusted_proxies=(ip_network("192.0.2.0/24"),))) as engine:
         url = await gated(engine)
         for _ in range(TRIES_MAX + 1):
             assert await try_from(engine, url, "wrong-token-of-mine", peer, trail) == 401
+        assert await try_from(engine, url, TOKEN, peer, trail) == 303
+
+
+@UNTOLD
+async def test_guesses_of_those_who_cannot_be_told_apart_have_an_end(
+    peer: str, trail: list[str], autojump_clock: trio.testing.MockClock, logged: list[structlog.typing.EventDict]
+) -> None:
+    async with make_engine(options=Options(trusted_proxies=(ip_network("192.0.2.0/24"),))) as engine:
+        url, other = await gated(engine), await gated(engine, sandbox="other")
+        for _ in range(UNTOLD_TRIES_MAX):
+            assert await try_from(engine, url, "wrong-token-of-mine", peer, trail) == 401
+        assert await try_from(engine, url, TOKEN, peer, trail) == 429
+        assert [entry for entry in logged if "trusted_proxies" in str(entry.get("client"))]
+        # Who can be told, or comes to another sandbox, is not kept out; nor anybody for longer than the minute.
+        assert await try_from(engine, url, TOKEN, "198.51.100.1") == 303
+        assert await try_from(engine, other, TOKEN, peer, trail) == 303
+        await trio.sleep(WINDOW_S)
         assert await try_from(engine, url, TOKEN, peer, trail) == 303
 
 
