@@ -62,6 +62,7 @@ from actors.errors import TooManyWakesError as TooManyWakesError
 from actors.errors import UnknownRecordError as UnknownRecordError
 from actors.errors import UnsupportedError as UnsupportedError
 from actors.failures import where_raised as where_raised
+from actors.files import replace_file as replace_file
 from actors.filestore import FileStore as FileStore
 from actors.handle import ExposedPort as ExposedPort
 from actors.handle import IssuedToken as IssuedToken

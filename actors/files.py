@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 # Logs hold port tokens: nobody but the owner of the process may read them.
@@ -177,6 +178,34 @@ def write_whole(files: Files, path: str, data: bytes) -> None:
         files.sync(fd)
     finally:
         files.close(fd)
+
+
+def successor(path: str) -> str:
+    """Return where the next content of a file is written before it takes the file's place."""
+    return f"{path}.new"
+
+
+def replace_whole(files: Files, path: str, data: bytes) -> None:
+    """Put `data` in place of what a file holds, durably: after a crash it is the one or the other, whole.
+
+    The file is made anew, so its mode is ours and not an older file's, and no link that lies in its way is followed.
+
+    Raises:
+        OSError: It holds the one or the other; a new file may lie beside it, for the next call to remove.
+    """
+    fresh = successor(path)
+    files.remove(fresh)
+    write_whole(files, fresh, data)
+    files.replace(fresh, path)
+    files.sync_folder(os.path.dirname(path))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in place of what a real file holds; see `replace_whole`. Blocks: for a thread.
+
+    Its folder must be there. Nobody but its owner may read it.
+    """
+    replace_whole(RealFiles(), os.path.abspath(path), data)
 
 
 def check_taken(taken: int, data: bytes) -> None:

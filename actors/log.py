@@ -31,7 +31,7 @@ from typing import Final
 
 from actors.core.record import SNAPSHOT, Scan, Tail, encode, genesis, scan
 from actors.errors import LogCorruptError
-from actors.files import Files, check_taken, write_whole
+from actors.files import Files, check_taken, replace_whole, successor, write_whole
 from actors.sandbox.ids import SandboxId
 from actors.store import Entry, Record
 
@@ -154,7 +154,8 @@ class Log:
         """
         files, path = self._files, self._path
         if not found.settled:
-            files.remove(_successor(path))
+            # No sandbox has a log of this name: an id holds no dot.
+            files.remove(successor(path))
         try:
             data = files.read(path)
             self._exists = True
@@ -300,11 +301,7 @@ class Log:
         return fd
 
     def _rewrite(self, data: bytes) -> None:
-        # There is none: whatever failed while one was there made the next recovery remove it.
-        successor = _successor(self._path)
-        write_whole(self._files, successor, data)
-        self._files.replace(successor, self._path)
-        self._files.sync_folder(os.path.dirname(self._path))
+        replace_whole(self._files, self._path, data)
 
     def _settle(self, cut: int | None) -> None:
         fd = self._files.open_durable(self._path)
@@ -322,11 +319,6 @@ class Log:
 
 def _placed(entry: Entry, sequence: int, epoch: int) -> Record:
     return Record(sequence, epoch, entry.time, entry.name, entry.version, entry.fields)
-
-
-def _successor(path: str) -> str:
-    # No sandbox has a log of this name: an id holds no dot.
-    return f"{path}.new"
 
 
 def _keep_aside(files: Files, path: str, torn: bytes, offset: int) -> None:

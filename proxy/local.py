@@ -18,6 +18,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from actors import replace_file
+
 FILE_NAME: Final = "server.json"
 FILE_BYTES_MAX: Final = 4096
 
@@ -56,14 +58,7 @@ def announced(folder: Path, server: LocalServer) -> Iterator[None]:
         OSError: The file cannot be written.
     """
     path = folder / FILE_NAME
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    # Made anew, so that the mode is ours and not an older file's.
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(msgspec.json.encode(server))
-    # Not synced: after a crash there is no server to be found.
-    new.replace(path)
+    replace_file(path, msgspec.json.encode(server))
     try:
         yield
     finally:

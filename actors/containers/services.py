@@ -9,9 +9,7 @@ away, and revives nothing that was down before. So `start_process` is for what i
 is to be done once.
 """
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ import trio
 
 from actors.containers.base import ProcessOptions, RestartPolicy
 from actors.errors import ContainerError
+from actors.files import replace_file
 
 SERVICES_FILE: Final = "services"
 
@@ -132,7 +131,7 @@ class ServiceBook:
         """Forget everything, the file too."""
         async with self._lock:
             self._services, self._ports = {}, []
-            await trio.to_thread.run_sync(_remove, self._path)
+            await trio.to_thread.run_sync(lambda: self._path.unlink(missing_ok=True))
 
     async def _save(self, services: dict[str, ProcessOptions], ports: list[int]) -> None:
         """Have it on disk, then in memory: what could not be stored is not stored by the next one that can be."""
@@ -150,31 +149,8 @@ class ServiceBook:
         # Not to be left between the file and its name: the next write would find what this one left.
         with trio.CancelScope(shield=True):
             try:
-                await trio.to_thread.run_sync(_replace, self._path, data)
+                await trio.to_thread.run_sync(replace_file, self._path, data)
             except OSError as error:
                 self._unsure = True
                 raise ContainerError(f"cannot keep the record of services: {error.strerror}") from None
         self._services, self._ports, self._unsure = services, ports, False
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put a file in place of another so that either is there, whole, after a crash. Blocks: for a thread."""
-    fresh = path.with_name(path.name + ".new")
-    # Left over from a crash, it may be another's.
-    _remove(fresh)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)

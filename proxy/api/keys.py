@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from actors import replace_file
 from proxy.api.discreet import Discreet
 
 KEYS_MAX: Final = 256
@@ -273,20 +274,9 @@ class KeyRing:
         return known
 
     def _write(self, keys: list[KeyRecord]) -> None:
-        new = self._path.with_suffix(".new")
         data = msgspec.json.format(msgspec.json.encode(_File(1, keys)), indent=1)
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            new.replace(self._path)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_file(self._path, data)
         except OSError as error:
             raise KeyFileError(f"{self._path}: {error.strerror}") from error
         self._refresh()

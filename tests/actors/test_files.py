@@ -4,10 +4,20 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from actors.files import Files, RealFiles, check_taken, describe_failure, write_whole
+from actors.files import (
+    Files,
+    RealFiles,
+    check_taken,
+    describe_failure,
+    replace_file,
+    replace_whole,
+    successor,
+    write_whole,
+)
 from actors.testing.memoryfiles import MemoryFiles
 from actors.testing.storage import FaultyFiles
 
@@ -69,6 +79,48 @@ def test_replacing_takes_the_name_and_the_old_name_is_gone(place: tuple[Files, s
     files.sync_folder(folder)
     assert files.names(folder) == ["inner"]
     assert files.read(f"{folder}/inner/moved") == b"new"
+
+
+def test_content_is_replaced_whole_and_a_leftover_is_in_nobodys_way(place: tuple[Files, str]) -> None:
+    files, folder = place
+    path = f"{folder}/kept"
+    write_whole(files, successor(path), b"of a crash")
+    for data in (b"first", b"second"):
+        replace_whole(files, path, data)
+        assert files.read(path) == data
+    assert files.names(folder) == ["kept"]
+
+
+@pytest.mark.parametrize("operation", ["create", "write", "sync", "replace"])
+def test_replacing_that_fails_leaves_what_was_there(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = MemoryFiles()
+    files.make_folder("/folder")
+    replace_whole(files, "/folder/kept", b"first")
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "the disk is on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, operation, fail)
+        with pytest.raises(OSError, match="on fire"):
+            replace_whole(files, "/folder/kept", b"second")
+    assert files.read("/folder/kept") == b"first"
+    replace_whole(files, "/folder/kept", b"third")
+    assert files.read("/folder/kept") == b"third"
+
+
+def test_real_file_is_replaced_for_its_owner_alone_and_no_link_in_the_way_is_followed(tmp_path: Path) -> None:
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "kept"
+    elsewhere.write_text("mine")
+    (tmp_path / "kept.new").symlink_to(elsewhere)
+    old = os.umask(0)
+    try:
+        replace_file(path, b"theirs")
+    finally:
+        os.umask(old)
+    assert (path.read_bytes(), elsewhere.read_text()) == (b"theirs", "mine")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "kept"]
 
 
 def test_lock_keeps_others_out_until_it_is_closed(place: tuple[Files, str]) -> None:

@@ -23,7 +23,7 @@ def test_server_is_found_while_it_serves(tmp_path: Path) -> None:
 def test_file_is_its_owners_only_whatever_was_there(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        for left in (FILE_NAME, "server.new"):
+        for left in (FILE_NAME, "server.json.new"):
             (tmp_path / left).write_text("left behind")
         with announced(tmp_path, SERVER):
             assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600

@@ -110,7 +110,7 @@ async def test_what_could_not_be_stored_is_not_stored_by_the_next_that_can_be(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_replace", full)
+        patch.setattr(services, "replace_file", full)
         with pytest.raises(ContainerError):
             await book.remember(WORKER, [])
         with pytest.raises(ContainerError):
@@ -130,14 +130,14 @@ async def test_what_was_written_although_it_failed_can_be_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = await loaded(tmp_path)
-    replace = services._replace
+    replace = services.replace_file
 
     def late(path: Path, data: bytes) -> None:
         replace(path, data)
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_replace", late)
+        patch.setattr(services, "replace_file", late)
         with pytest.raises(ContainerError):
             await book.remember(WEB, [])
     await book.forget("web")

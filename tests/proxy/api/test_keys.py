@@ -25,6 +25,17 @@ def test_file_holds_no_key_and_is_for_its_owner_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
 
 
+def test_link_where_the_next_file_is_written_is_not_followed(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    elsewhere.write_text("mine")
+    for name in (f"{FILE_NAME}.new", "api-keys.new"):
+        (data / name).symlink_to(elsewhere)
+    key, text = KeyRing(data).create("ci", "admin")
+    assert KeyRing(data).find(text) == key
+    assert elsewhere.read_text() == "mine"
+
+
 def test_key_made_or_revoked_beside_the_server_counts_at_once(tmp_path: Path) -> None:
     server, command = KeyRing(tmp_path), KeyRing(tmp_path)
     assert server.find("nothing-yet") is None
