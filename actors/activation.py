@@ -103,7 +103,7 @@ class Activation:
         self._leases: Final = Leases()
         # Wait for the container. Invariant: while there are any, something is coming up.
         self._held: Final = Held(around.limits)
-        self.endings: Final = Endings(sandbox, self.book, self.runs, around.limits.cut_timeout_s)
+        self.endings: Final = Endings(sandbox, self.book, self.runs, around)
         # Wait for the end of the clearing. Invariant: while there are any, a child clears.
         self._destroyers: list[Reply[Done]] = []
         self._tenure: Tenure | None = None
@@ -135,12 +135,10 @@ class Activation:
     async def _finish_clearing(self, container: Container) -> None:
         """Finish what a crash interrupted between the destruction and its end."""
         assert self._tenure is not None
-        try:
-            await container.remove()
-        except Exception as error:
-            # The container's doing. The sandbox is as good as broken: it can be neither used nor made anew.
-            text = f"what the destroyed sandbox {self.sandbox} has left behind cannot be removed: {error}"
-            raise StoreError(text) from error
+        failure = (await self.endings.clear(container, [], None)).failure
+        if failure is not None:
+            # The sandbox is as good as broken: it can be neither used nor made anew.
+            raise StoreError(f"what the destroyed sandbox {self.sandbox} has left behind cannot be removed: {failure}")
         await self._around.store.bury(self._tenure)
         self._tenure = await self._around.store.claim(self.sandbox)
         self._tenure.history = None

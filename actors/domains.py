@@ -11,13 +11,21 @@ refused, and the next change reads the log anew.
 
 import base64
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
 import trio
 
-from actors.errors import AppendFailedError, DomainNotFoundError, FencedError, PorticoError, StoreError
+from actors.errors import (
+    AppendFailedError,
+    DomainNotFoundError,
+    FencedError,
+    PorticoError,
+    SandboxNotFoundError,
+    StoreError,
+)
 from actors.sandbox.decide import Refusal
 from actors.sandbox.domains import (
     CHALLENGE_BYTES,
@@ -46,6 +54,18 @@ log = structlog.get_logger("portico.domains")
 COMPACT_RECORDS: Final = 1_000
 """A log that has grown by so many records is replaced by one snapshot; reading them takes some milliseconds."""
 
+
+class Claimant:
+    """Somebody who is about to ask for a hostname, for one life of a sandbox; see `Domains.claimant`."""
+
+    __slots__ = ("gone", "sandbox")
+
+    def __init__(self, sandbox: SandboxId) -> None:
+        self.sandbox: Final = sandbox
+        self.gone = False
+        """That life is over, and what it had was given back: a next one may have begun."""
+
+
 Cut = Callable[[SandboxId, frozenset[int]], Awaitable[int]]
 """Ends the visits of a sandbox that came by bindings of these numbers; returns how many there were."""
 
@@ -64,6 +84,7 @@ class Domains:
         self._serving: Mapping[str, DomainBinding] = {}
         self._numbers: Mapping[int, SandboxId] = {}
         self._reserved: tuple[Domain, ...] = ()
+        self._claimants: Final[set[Claimant]] = set()
 
     # Look-ups.
 
@@ -104,20 +125,34 @@ class Domains:
         self._reserved = tuple(dict.fromkeys((*self._reserved, *domains)))
         self._show(self._table)
 
-    async def bind(self, hostname: str, sandbox: SandboxId, port: Port) -> DomainBinding:
+    @contextmanager
+    def claimant(self, sandbox: SandboxId) -> Iterator[Claimant]:
+        """Return who may `bind` for the length of the block, if the sandbox is seen to exist inside of it.
+
+        Otherwise it could be destroyed after that, and the next one of its name have what was asked for by this one.
+        """
+        claimant = Claimant(sandbox)
+        self._claimants.add(claimant)
+        try:
+            yield claimant
+        finally:
+            self._claimants.discard(claimant)
+
+    async def bind(self, hostname: str, claimant: Claimant, port: Port) -> DomainBinding:
         """Ask for a hostname; it serves once `verify` was called. Asked again with another port, it leads there.
 
         Whether the sandbox exists, and may expose that port, is for the caller to know.
 
         Raises:
+            SandboxNotFoundError: It has been destroyed meanwhile.
             InvalidNameError: That is no hostname.
             SecurityError: It is under a base domain, another sandbox has it, or this one has too many.
             StoreError: It is not known whether it is on disk: ask again.
         """
         minted = base64.urlsafe_b64encode(secrets.token_bytes(CHALLENGE_BYTES)).rstrip(b"=").decode("ascii")
         name = CustomHostname(hostname)
-        await self._change(BindDomain(name, sandbox, port, minted))
-        return self.binding(name, sandbox)
+        await self._change(BindDomain(name, claimant.sandbox, port, minted), claimant)
+        return self.binding(name, claimant.sandbox)
 
     async def verify(self, seen: DomainBinding) -> DomainBinding:
         """Take note that the answer to the challenge of `seen` was seen by somebody who looked; from now on it serves.
@@ -142,8 +177,15 @@ class Domains:
         return await self._change(UnbindDomain(CustomHostname(hostname), sandbox))
 
     async def unbind_all(self, sandbox: SandboxId) -> int:
-        """Give back all that a sandbox has. Raises: as `unbind`."""
-        if not self._table.of_sandbox(sandbox) and not self._lock.locked():
+        """Give back all that a sandbox has: its life is over, durably, and the next one of its name shall inherit none.
+
+        Raises: as `unbind`.
+        """
+        for claimant in self._claimants:
+            claimant.gone = claimant.gone or claimant.sandbox == sandbox
+        # Without a tenure, the log may say more than memory does: a change that failed may have been written.
+        known = self._tenure is not None or not self._store.exists(SYSTEM)
+        if known and not self._table.of_sandbox(sandbox) and not self._lock.locked():
             return 0
         return await self._change(UnbindSandbox(sandbox))
 
@@ -169,7 +211,7 @@ class Domains:
         if tenure is not None:
             await self._store.release(tenure)
 
-    async def _change(self, command: DomainCommand) -> int:
+    async def _change(self, command: DomainCommand, claimant: Claimant | None = None) -> int:
         """Make a change, and end what has lost its ground; return how many streams of the command's sandbox that were.
 
         Others' lose it too if the log says more than memory did: a change of theirs failed that was written all the
@@ -181,6 +223,8 @@ class Domains:
             async with self._lock:
                 before = self._numbers
                 try:
+                    if claimant is not None and claimant.gone:
+                        raise SandboxNotFoundError(f"there is no sandbox {claimant.sandbox} (any more)")
                     await self._make(command)
                 except PorticoError as error:
                     failure = error

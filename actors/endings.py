@@ -9,12 +9,13 @@ from typing import Final
 import structlog
 
 from actors.containers.base import Container, Run
-from actors.errors import RevocationIncompleteError
+from actors.errors import PorticoError, RevocationIncompleteError
 from actors.failures import as_container_error, where_raised
 from actors.messages import Cleared, Done, Reply, shutting_down
 from actors.runs import Attempt, Falling, RunKeeper
 from actors.sandbox.ids import SandboxId
 from actors.sandbox.state import SandboxState, Status
+from actors.surroundings import Surroundings
 from actors.visits import Ending, VisitBook, wait_cut
 
 log = structlog.get_logger("portico.endings")
@@ -23,13 +24,14 @@ log = structlog.get_logger("portico.endings")
 class Endings:
     """Waits for the ends of one activation's visits and runs."""
 
-    __slots__ = ("_book", "_cut_timeout_s", "_runs", "_sandbox")
+    __slots__ = ("_book", "_cut_timeout_s", "_give_back", "_runs", "_sandbox")
 
-    def __init__(self, sandbox: SandboxId, book: VisitBook, runs: RunKeeper, cut_timeout_s: float) -> None:
+    def __init__(self, sandbox: SandboxId, book: VisitBook, runs: RunKeeper, around: Surroundings) -> None:
         self._sandbox: Final = sandbox
         self._book: Final = book
         self._runs: Final = runs
-        self._cut_timeout_s: Final = cut_timeout_s
+        self._cut_timeout_s: Final = around.limits.cut_timeout_s
+        self._give_back: Final = around.give_back
 
     async def finish_revocation(
         self,
@@ -93,9 +95,12 @@ class Endings:
             self._answer(reply, state, cut, remaining)
 
     async def clear(self, container: Container, ended: list[Ending], run: Run | None) -> Cleared:
-        """End and remove what a destroyed sandbox has left; return what to report. The log comes last, in a turn."""
+        """End and remove what a destroyed sandbox has left; return what to report.
+
+        The log comes last, in a turn: while there is one the name is taken, so nobody inherits what is not given back.
+        """
         cut, remaining = await wait_cut(ended, self._cut_timeout_s)
-        failure = None
+        failure = await self._give_all_back()
         try:
             if run is not None:
                 await run.stop()
@@ -104,8 +109,21 @@ class Endings:
         except Exception as error:  # noqa: BLE001  # logged, and the work goes on
             # The container's doing. The next activation tries again.
             log.error("container not removed", sandbox=self._sandbox, **where_raised(error))
-            failure = str(as_container_error(error))
+            failure = failure or str(as_container_error(error))
         return Cleared(cut, remaining, failure)
+
+    async def _give_all_back(self) -> str | None:
+        """Give back what the sandbox has outside its log; return why that did not succeed, None if it did."""
+        try:
+            await self._give_back(self._sandbox)
+        except RevocationIncompleteError:
+            # Expected, and counted already: the visits that do not end are this sandbox's own.
+            return None
+        except PorticoError as error:
+            # The next activation tries again, before the name is free for another.
+            log.error("a destroyed sandbox's hostnames were not given back", sandbox=self._sandbox, error=str(error))
+            return f"its hostnames could not be given back: {error}"
+        return None
 
     def incomplete(self, remaining: int) -> RevocationIncompleteError:
         """Return what callers are told who wait for the end of visits that do not end."""

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -30,7 +30,6 @@ from actors.sandbox.decide import (
     DEFAULT_RULES,
     Command,
     CreateSandbox,
-    DestroySandbox,
     Rules,
     check_exposable,
 )
@@ -92,6 +91,7 @@ class Runtime:
             rules=rules,
             limits=limits,
             wakes=WakeBudget(limits.wakes_per_minute, limits.wakes_per_client_per_minute),
+            give_back=self.domains.unbind_all,
             forget=self._forget,
         )
 
@@ -218,16 +218,6 @@ class Runtime:
 
         Raises: as `Actor.call`; SandboxNotFoundError if there is no such sandbox.
         """
-        if isinstance(command, DestroySandbox):
-            # Before and after: another sandbox may have the name next, and must not be led to by this one's hostnames.
-            # What is asked for meanwhile is given back too, and what a crash leaves in between, at the next start.
-            cut = await self.domains.unbind_all(sandbox)
-            done = await self._call(sandbox, command, drain=drain)
-            cut += await self.domains.unbind_all(sandbox)
-            return replace(done, cut=done.cut + cut)
-        return await self._call(sandbox, command, drain=drain)
-
-    async def _call(self, sandbox: SandboxId, command: Command, *, drain: float) -> Done:
         while True:
             try:
                 return await self.actor(sandbox).call(command, drain=drain)
@@ -256,18 +246,13 @@ class Runtime:
 
     async def bind_domain(self, sandbox: SandboxId, hostname: str, port: int) -> DomainBinding:
         """Ask for a custom hostname that shall lead to a port; see `Sandbox.bind_domain`."""
-        await self.find_sandbox(sandbox)
-        refusal = check_exposable(port, self.rules)
-        if refusal is not None:
-            raise refusal.to_error()
-        bound = await self.domains.bind(hostname, sandbox, Port(port))
-        try:
+        # From before it is seen to exist: destroyed after that, it asks for nothing any more.
+        with self.domains.claimant(sandbox) as claimant:
             await self.find_sandbox(sandbox)
-        except SandboxNotFoundError:
-            # Destroyed meanwhile: the next one of that name shall not have it.
-            await self.domains.unbind_all(sandbox)
-            raise
-        return bound
+            refusal = check_exposable(port, self.rules)
+            if refusal is not None:
+                raise refusal.to_error()
+            return await self.domains.bind(hostname, claimant, Port(port))
 
     async def _cut_bound(self, sandbox: SandboxId, bindings: frozenset[int]) -> int:
         actor = self._actors.get(sandbox)

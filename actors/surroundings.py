@@ -1,6 +1,6 @@
 """What an actor is given: limits, and the things it shares with all others of its runtime."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,8 @@ class Surroundings:
     rules: Rules
     limits: Limits
     wakes: WakeBudget
+    give_back: Callable[[SandboxId], Awaitable[int]]
+    """Gives back, durably, what a destroyed sandbox has outside its own log. Its name is free for another only then."""
     forget: Callable[[SandboxId], None]
     """Called in the step in which an actor's task ends."""
 

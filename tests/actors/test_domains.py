@@ -9,22 +9,21 @@ import trio
 import trio.testing
 
 from actors import domains as module
-from actors.domains import Domains
+from actors.domains import Claimant, Domains
 from actors.errors import (
     AppendFailedError,
+    ContainerError,
     DomainNotFoundError,
     LogCorruptError,
+    QuarantinedError,
     SandboxNotFoundError,
     SecurityError,
-    StoreError,
 )
 from actors.filestore import FileStore
 from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
-from actors.messages import Done
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
-from actors.sandbox.decide import Command
 from actors.sandbox.domains import DomainBinding
 from actors.sandbox.ids import SYSTEM, Port, SandboxId
 from actors.sandbox.urls import Domain
@@ -274,8 +273,9 @@ async def test_taking_back_cuts_the_visits_that_came_by_it_and_no_others(how: st
             await sandbox.bind_domain(NAME, 9090)
         else:
             assert await sandbox.destroy() == 2
-        assert visits[0].cut_because is CutBecause.UNBOUND
-        assert visits[1].cut_because is (CutBecause.UNBOUND if how == "destroy" else None)
+        destroyed = how == "destroy"
+        assert visits[0].cut_because is (CutBecause.DESTROYED if destroyed else CutBecause.UNBOUND)
+        assert visits[1].cut_because is (CutBecause.DESTROYED if destroyed else None)
         assert not runtime.domains.stands(binding.number)
         assert runtime.admit_nowait(sandbox.id, by(binding)) is RefusedBecause.INVALID_TOKEN
         assert await runtime.admit(sandbox.id, by(binding)) is RefusedBecause.INVALID_TOKEN
@@ -323,33 +323,60 @@ async def test_visit_that_waits_for_a_wake_is_not_let_in_by_a_name_given_back_me
 # Lives of a sandbox.
 
 
-async def test_sandbox_that_is_destroyed_while_it_binds_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made_anew", [False, True])
+async def test_sandbox_that_is_destroyed_while_it_binds_leaves_nothing_to_the_next(
+    made_anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running() as runtime:
         sandbox = await made(runtime)
         bind = runtime.domains.bind
 
-        async def struck(hostname: str, name: SandboxId, port: Port) -> DomainBinding:
+        async def struck(hostname: str, claimant: Claimant, port: Port) -> DomainBinding:
             await sandbox.destroy()
-            return await bind(hostname, name, port)
+            if made_anew:
+                await made(runtime)
+            return await bind(hostname, claimant, port)
 
-        monkeypatch.setattr(runtime.domains, "bind", struck)
-        with pytest.raises(SandboxNotFoundError):
-            await sandbox.bind_domain(NAME, 8080)
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.domains, "bind", struck)
+            with pytest.raises(SandboxNotFoundError):
+                await sandbox.bind_domain(NAME, 8080)
         assert runtime.domains.bindings() == []
+        # Nobody else is concerned, and the next one may ask for itself.
+        await (await made(runtime)).bind_domain(NAME, 8080)
 
 
-async def test_what_is_asked_for_while_it_is_destroyed_is_given_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running() as runtime:
+async def test_what_is_asked_for_while_it_is_destroyed_is_given_back_too() -> None:
+    class Slow(MemoryStore):
+        """Writes the name that is asked for while the sandbox is being destroyed."""
+
+        async def append(self, tenure: Tenure, entries: Sequence[Entry]) -> None:
+            if tenure.sandbox == SYSTEM and entries[0].name == "domain_bound":
+                nursery.start_soon(sandbox.destroy)
+                await trio.testing.wait_all_tasks_blocked()
+            await super().append(tenure, entries)
+
+    store = Slow()
+    async with running(store) as runtime:
         sandbox = await made(runtime)
-        call = runtime._call
-
-        async def struck(name: SandboxId, command: Command, *, drain: float) -> Done:
+        async with trio.open_nursery() as nursery:
             await sandbox.bind_domain(NAME, 8080)
-            return await call(name, command, drain=drain)
-
-        monkeypatch.setattr(runtime, "_call", struck)
-        await sandbox.destroy()
+        assert not store.exists(sandbox.id)
         assert runtime.domains.bindings() == []
+
+
+async def test_name_whose_asking_was_written_although_it_failed_is_not_inherited() -> None:
+    store = Failing()
+    async with running(store) as runtime:
+        sandbox = await made(runtime)
+        store.failing = "after"
+        with pytest.raises(AppendFailedError):
+            await sandbox.bind_domain(NAME, 8080)
+        store.failing = None
+        await sandbox.destroy()
+        await made(runtime)
+        await (await made(runtime, "other")).bind_domain("other.my-app.com", 8080)
+        assert [one.sandbox for one in runtime.domains.bindings()] == ["other"]
 
 
 async def test_next_sandbox_of_a_name_inherits_nothing() -> None:
@@ -376,19 +403,46 @@ async def test_binding_of_a_sandbox_that_is_gone_ends_when_the_log_is_read() -> 
         assert runtime.domains.find(NAME) is None
 
 
-async def test_destroyed_sandbox_keeps_its_names_if_they_could_not_be_given_back() -> None:
-    """Nothing is known to have changed, so it can be tried again."""
+async def test_name_of_a_destroyed_sandbox_is_taken_until_its_hostnames_are_given_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     store = Failing()
     async with running(store) as runtime:
         sandbox = await made(runtime)
         await served(runtime, sandbox)
         store.failing = "before"
-        with pytest.raises(StoreError):
+        with pytest.raises(ContainerError, match="not cleared away: its hostnames"):
             await sandbox.destroy()
         assert store.exists(sandbox.id)
+        with pytest.raises(QuarantinedError):
+            await made(runtime)
         store.failing = None
-        await sandbox.destroy()
-        assert not store.exists(sandbox.id)
+    async with running(store) as runtime:
+        await made(runtime)
+        assert runtime.domains.bindings() == []
+
+
+async def test_destroyed_sandbox_keeps_its_name_while_the_hostnames_cannot_be_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody knows which of them the next one would inherit, once the log is mended."""
+    store = MemoryStore()
+    async with running(store) as runtime:
+        await served(runtime, await made(runtime))
+
+    def flip(data: bytes) -> bytes:
+        return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+
+    store.tamper(SYSTEM, flip)
+    async with running(store) as runtime:
+        with pytest.raises(ContainerError, match="not cleared away"):
+            await (await runtime.find_sandbox("mine")).destroy()
+        with pytest.raises(QuarantinedError):
+            await made(runtime)
+    store.tamper(SYSTEM, flip)
+    async with running(store) as runtime:
+        await made(runtime)
+        assert runtime.domains.bindings() == []
 
 
 async def test_look_up_is_a_plain_call_on_a_table_of_its_own() -> None:

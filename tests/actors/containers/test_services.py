@@ -11,6 +11,7 @@ from actors.containers import services
 from actors.containers.base import ProcessOptions, RestartPolicy
 from actors.containers.services import ServiceBook
 from actors.errors import ContainerError
+from actors.files import replace_file
 from actors.sandbox.ids import Port
 
 WEB = ProcessOptions("serve --port 8080", "web", {"KEY": "hunter2"}, "web", RestartPolicy.ALWAYS)
@@ -130,7 +131,7 @@ async def test_what_was_written_although_it_failed_can_be_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = await loaded(tmp_path)
-    replace = services.replace_file
+    replace = replace_file
 
     def late(path: Path, data: bytes) -> None:
         replace(path, data)
