@@ -92,6 +92,7 @@ from actors.sandbox.domains import CHALLENGE_PATH as CHALLENGE_PATH
 from actors.sandbox.domains import CustomHostname as CustomHostname
 from actors.sandbox.domains import DomainBinding as DomainBinding
 from actors.sandbox.domains import DomainChallenge as DomainChallenge
+from actors.sandbox.domains import Proof as Proof
 from actors.sandbox.events import AsleepPolicy as AsleepPolicy
 from actors.sandbox.events import ContainerSpec as ContainerSpec
 from actors.sandbox.events import HostHeader as HostHeader

@@ -35,6 +35,8 @@ from actors.sandbox.domains import (
     DomainBinding,
     DomainCommand,
     DomainTable,
+    DomainUnbound,
+    Proof,
     UnbindDomain,
     UnbindSandbox,
     VerifyDomain,
@@ -146,7 +148,7 @@ class Domains:
         Raises:
             SandboxNotFoundError: It has been destroyed meanwhile.
             InvalidNameError: That is no hostname.
-            SecurityError: It is under a base domain, another sandbox has it, or this one has too many.
+            SecurityError: It is under a base domain, or this sandbox has too many.
             StoreError: It is not known whether it is on disk: ask again.
         """
         minted = base64.urlsafe_b64encode(secrets.token_bytes(CHALLENGE_BYTES)).rstrip(b"=").decode("ascii")
@@ -154,16 +156,21 @@ class Domains:
         await self._change(BindDomain(name, claimant.sandbox, port, minted), claimant)
         return self.binding(name, claimant.sandbox)
 
-    async def verify(self, seen: DomainBinding) -> DomainBinding:
+    async def verify(self, seen: DomainBinding, proof: Proof = Proof.SITE) -> DomainBinding:
         """Take note that the answer to the challenge of `seen` was seen by somebody who looked; from now on it serves.
+
+        Args:
+            seen: As it was when somebody looked.
+            proof: Where. Seen in the DNS, it takes the hostname from another sandbox that has it: its streams have been
+                told to end when this returns.
 
         Raises:
             DomainNotFoundError: It was given back meanwhile.
-            SecurityError: Another sandbox was quicker.
+            SecurityError: Another sandbox has it, and it was seen at the site.
             StoreError: As `bind`.
         """
         name = CustomHostname(seen.hostname)
-        await self._change(VerifyDomain(name, seen.sandbox, seen.token))
+        await self._change(VerifyDomain(name, seen.sandbox, seen.token, proof))
         return self.binding(name, seen.sandbox)
 
     async def unbind(self, hostname: str, sandbox: SandboxId) -> int:
@@ -268,6 +275,9 @@ class Domains:
         table = self._table
         for event in events:
             table = evolve_domains(table, event)
+            if isinstance(event, DomainUnbound) and event.sandbox != command.sandbox:
+                # Its owner may wonder.
+                log.warning("hostname taken over", hostname=event.hostname, of=event.sandbox, by=command.sandbox)
         self._show(table)
         await self._compact_if_grown(tenure)
 

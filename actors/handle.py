@@ -449,8 +449,7 @@ class Sandbox:
 
         Raises:
             InvalidNameError: That is no hostname.
-            SecurityError: Not a port that may be exposed, or the hostname is under a base domain, another sandbox's,
-                or one too many.
+            SecurityError: Not a port that may be exposed, or the hostname is under a base domain, or one too many.
             SandboxNotFoundError: There is no such sandbox.
             StoreError: It is not known whether it is on disk: ask again.
         """

@@ -1,7 +1,8 @@
 """Seeing whether a custom hostname is its claimant's: a TXT record in the DNS, or an answer at the hostname itself.
 
 What has to be there is drawn for each binding (`actors.DomainBinding.challenge`), so it shows that whoever asked for
-the name here can change what the name's owner can change. Either way is enough; the DNS is asked first.
+the name here can change what the name's owner can change. Either way is enough; the DNS is asked first. A name that
+another sandbox has is taken over by the record in the DNS alone.
 
 The site is asked by plain HTTP at port 80, as ACME does it (RFC 8555 section 8.3), and this makes a server of ours
 connect to where a stranger's name leads. So each address is judged before it is dialled, and the address that was
@@ -21,7 +22,7 @@ import dns.exception
 import dns.resolver
 import trio
 
-from actors import CustomHostname, DomainBinding, DomainNotVerifiedError, Places, Runtime, SandboxId
+from actors import CustomHostname, DomainBinding, DomainNotVerifiedError, Places, Proof, Runtime, SandboxId
 from proxy.core.diagnosis import NoReply
 from proxy.doctor.asking import Question, ask
 from proxy.doctor.reach import Route, look_up
@@ -98,20 +99,22 @@ class DomainVerifier:
         Raises:
             DomainNotFoundError: That sandbox has not asked for the hostname, or has given it back meanwhile.
             DomainNotVerifiedError: What the challenge asks for is not there, or not yet: DNS takes its time.
-            SecurityError: Another sandbox has it.
+            SecurityError: Another sandbox has it, and the answer is at the site alone; in the DNS it takes it over.
             InvalidNameError: That is no hostname, or no sandbox's name.
             StoreError: It is not known whether it is on disk: ask again.
         """
         binding = self._runtime.domains.binding(CustomHostname(hostname), SandboxId(sandbox))
         if binding.verified:
             return binding
+        proof = Proof.DNS
         async with self._limiter:
             seen = await self._look_in_dns(binding)
             if seen is not None:
+                proof = Proof.SITE
                 at_site = await self._look_at_site(binding)
                 if at_site is not None:
                     raise DomainNotVerifiedError(binding.hostname, [seen, at_site])
-        return await self._runtime.domains.verify(binding)
+        return await self._runtime.domains.verify(binding, proof)
 
     async def _look_in_dns(self, binding: DomainBinding) -> str | None:
         """Return None if the record is there, else what is."""

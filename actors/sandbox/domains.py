@@ -6,11 +6,17 @@ asked for a name, who has shown that it is theirs, and who has it. Pure, as the 
 
 Asking for a name takes nothing from anybody: any number of sandboxes may ask, and only who has shown the answer to
 *their own* challenge, in the DNS or on the site, gets it. Otherwise whoever asked first could keep a name from its
-owner. A name is had by one sandbox at most, until it is given back.
+owner. A name is had by one sandbox at most, until it is given back or another shows the answer in the DNS: names change
+hands, and whoever had one before must not keep it from its next owner. The site does not count then, as it is the
+sandbox's that has the name: what a service can be brought to say shows nothing of who owns its name.
+
+Nothing is looked at again by and by. A name that is led elsewhere brings nobody here, an owner who wants it back shows
+so, and a record that is gone for an hour must not take a site down.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Final, Self
 
 import msgspec
@@ -284,12 +290,21 @@ class BindDomain(msgspec.Struct, frozen=True):
     """A fresh token, used if the binding is new."""
 
 
+class Proof(Enum):
+    """Where the answer to a challenge was seen."""
+
+    DNS = "dns"
+    SITE = "site"
+    """At the hostname itself. It gives a name that nobody has."""
+
+
 class VerifyDomain(msgspec.Struct, frozen=True):
     """The answer to the challenge of that token has been seen."""
 
     hostname: CustomHostname
     sandbox: SandboxId
     token: str
+    proof: Proof
 
 
 class UnbindDomain(msgspec.Struct, frozen=True):
@@ -339,7 +354,15 @@ def _verify(
         return Refusal(RefusalReason.NO_DOMAIN, f"sandbox {command.sandbox} has not asked for {command.hostname}")
     if current.verified:
         return ()
-    return _held(table, command.hostname) or (DomainVerified(current.hostname, current.sandbox),)
+    verified = DomainVerified(current.hostname, current.sandbox)
+    holder = table.holder(current.hostname)
+    if holder is None:
+        return (verified,)
+    if command.proof is Proof.SITE:
+        # Not whose it is: a name is no way to learn of other sandboxes.
+        text = f"{current.hostname} is bound to another sandbox: the TXT record takes it over, nothing at the site"
+        return Refusal(RefusalReason.FORBIDDEN, text)
+    return DomainUnbound(holder.hostname, holder.sandbox), verified
 
 
 def _bind(
@@ -355,11 +378,4 @@ def _bind(
     if len(table.of_sandbox(command.sandbox)) >= DOMAINS_PER_SANDBOX_MAX:
         text = f"{hostname} cannot be bound: {DOMAINS_PER_SANDBOX_MAX} others are already"
         return Refusal(RefusalReason.FORBIDDEN, text)
-    return _held(table, command.hostname) or (DomainBound(hostname, command.sandbox, command.port, command.minted),)
-
-
-def _held(table: DomainTable, hostname: CustomHostname) -> Refusal | None:
-    if table.holder(hostname) is None:
-        return None
-    # Not whose it is: a name is no way to learn of other sandboxes.
-    return Refusal(RefusalReason.FORBIDDEN, f"{hostname} is bound to another sandbox")
+    return (DomainBound(hostname, command.sandbox, command.port, command.minted),)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from actors import domains as module
 from actors.domains import Claimant, Domains
@@ -24,7 +25,7 @@ from actors.handle import Sandbox
 from actors.memorystore import MemoryStore
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
-from actors.sandbox.domains import DomainBinding
+from actors.sandbox.domains import DomainBinding, Proof
 from actors.sandbox.ids import SYSTEM, Port, SandboxId
 from actors.sandbox.urls import Domain
 from actors.store import Entry, Store, Tenure
@@ -220,11 +221,32 @@ async def test_name_under_a_domain_that_has_become_ours_does_not_serve() -> None
         assert not runtime.domains.stands(binding.number)
 
 
-async def test_name_that_somebody_has_is_nobody_elses() -> None:
-    async with running() as runtime:
-        await served(runtime, await made(runtime))
-        with pytest.raises(SecurityError, match="another sandbox"):
-            await (await made(runtime, "other")).bind_domain(NAME, 8080)
+async def test_name_that_somebody_has_is_nobody_elses_until_the_dns_says_so() -> None:
+    with capture_logs() as logged:
+        async with running() as runtime:
+            await take_over(runtime)
+    (entry,) = [entry for entry in logged if entry["event"] == "hostname taken over"]
+    assert (entry["of"], entry["by"]) == ("mine", "other")
+
+
+async def take_over(runtime: Runtime) -> None:
+    binding = await served(runtime, await made(runtime))
+    visit = await admitted(runtime, binding)
+    visit.on_cut(lambda _: visit.end())
+    other = await made(runtime, "other")
+    await other.expose_port(PORT, hostname="example.com")
+    asked = await other.bind_domain(NAME, PORT)
+    assert runtime.domains.find(NAME) == binding
+    with pytest.raises(SecurityError, match="another sandbox: the TXT record"):
+        await runtime.domains.verify(asked)
+    assert not visit.cut_because
+
+    taken = await runtime.domains.verify(asked, Proof.DNS)
+    assert visit.cut_because is CutBecause.UNBOUND
+    assert runtime.domains.find(NAME) == taken
+    assert (await runtime.find_sandbox("mine")).get_domains() == []
+    assert await runtime.admit(binding.sandbox, by(binding)) is RefusedBecause.INVALID_TOKEN
+    (await admitted(runtime, taken)).end()
 
 
 # Visits.

@@ -16,7 +16,7 @@ from actors.errors import PorticoError
 from actors.memorystore import MemoryStore
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import VisitRequest
-from actors.sandbox.domains import DomainBinding
+from actors.sandbox.domains import DomainBinding, Proof
 from actors.sandbox.ids import Port, SandboxId
 from actors.surroundings import Limits
 from actors.testing.containers import fake_containers
@@ -30,7 +30,7 @@ LIMITS = Limits(wakes_per_minute=10**6)
 names, sandboxes, ports = (st.sampled_from(values) for values in (NAMES, SANDBOXES, PORTS))
 steps = st.one_of(
     st.tuples(st.just("bind"), names, sandboxes, ports),
-    st.tuples(st.just("show"), names, sandboxes, ports),
+    st.tuples(st.sampled_from(["show", "record"]), names, sandboxes, ports),
     st.tuples(st.just("unbind"), names, sandboxes, ports),
     st.tuples(st.sampled_from(["expose", "expose", "unexpose", "destroy"]), names, sandboxes, ports),
     st.tuples(st.just("visit"), names, sandboxes, ports),
@@ -70,15 +70,16 @@ class World:
         key, holder = (name, sandbox), self.holder(name)
         match what:
             case "bind":
-                free = key in self.bound or holder is None
-                assert await done(owned.bind_domain(name, port)) is free
-                if free:
-                    self.bound[key] = (port, self.bound.get(key, (0, False))[1])
-            case "show" if key in self.bound:
+                assert await done(owned.bind_domain(name, port))
+                self.bound[key] = (port, self.bound.get(key, (0, False))[1])
+            case "show" | "record" if key in self.bound:
                 free = holder is None or holder[0] == sandbox
-                shown = self.runtime.domains.verify(self.runtime.domains.binding(name, SandboxId(sandbox)))
-                assert await done(shown) is free
-                if free:
+                proof = Proof.SITE if what == "show" else Proof.DNS
+                shown = self.runtime.domains.verify(self.runtime.domains.binding(name, SandboxId(sandbox)), proof)
+                assert await done(shown) is (free or proof is Proof.DNS)
+                if holder is not None and not free and proof is Proof.DNS:
+                    del self.bound[name, holder[0]]
+                if free or proof is Proof.DNS:
                     self.bound[key] = (self.bound[key][0], True)
             case "unbind":
                 await owned.unbind_domain(name)

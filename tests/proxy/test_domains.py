@@ -143,13 +143,22 @@ async def test_record_of_another_sandboxs_challenge_verifies_nothing() -> None:
             await verifier.verify(NAME, "third")
 
 
-async def test_name_that_somebody_got_meanwhile_is_theirs() -> None:
+async def test_name_that_somebody_has_goes_to_who_shows_the_answer_in_the_dns(nursery: trio.Nursery) -> None:
+    trio.socket.set_custom_hostname_resolver(Leading("127.0.0.1"))
     async with asked() as (runtime, binding):
         other = await (await runtime.get_sandbox("other", container="fake")).bind_domain(NAME, 8080)
         await runtime.domains.verify(other)
-        verifier = DomainVerifier(runtime, look_up_txt=dns_that_says(binding.challenge.txt_value.encode()))
+        # The service of who has it may be brought to say anything.
+        port = await Site(ok(binding.challenge.http_body)).listen(nursery)
+        at_site = DomainVerifier(runtime, look_up_txt=dns_that_says(), allow=LOOPBACK, http_port=port)
         with pytest.raises(SecurityError, match="another sandbox"):
-            await verifier.verify(NAME, "mine")
+            await at_site.verify(NAME, "mine")
+        in_dns = DomainVerifier(runtime, look_up_txt=dns_that_says(binding.challenge.txt_value.encode()))
+        assert (await in_dns.verify(NAME, "mine")).verified
+        found = runtime.domains.find(NAME)
+        assert found is not None
+        assert found.sandbox == "mine"
+    nursery.cancel_scope.cancel()
 
 
 async def test_name_given_back_while_it_is_looked_at_stays_so() -> None:

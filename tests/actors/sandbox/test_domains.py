@@ -23,6 +23,7 @@ from actors.sandbox.domains import (
     DomainTable,
     DomainUnbound,
     DomainVerified,
+    Proof,
     UnbindDomain,
     UnbindSandbox,
     VerifyDomain,
@@ -61,8 +62,8 @@ def bind(sandbox: SandboxId = MINE, name: str = NAME, port: int = PORT, token: s
     return BindDomain(CustomHostname(name), sandbox, Port(port), token)
 
 
-def verify(sandbox: SandboxId = MINE, name: str = NAME, token: str = "a") -> VerifyDomain:
-    return VerifyDomain(CustomHostname(name), sandbox, token)
+def verify(sandbox: SandboxId = MINE, name: str = NAME, token: str = "a", proof: Proof = Proof.SITE) -> VerifyDomain:
+    return VerifyDomain(CustomHostname(name), sandbox, token, proof)
 
 
 # Names.
@@ -158,20 +159,24 @@ class TableMachine(RuleBasedStateMachine):
         key = (str(hostname), str(sandbox))
         if key in self.model:
             self.model[key] = (port, *self.model[key][1:])
-        elif self.holder(hostname) is None:
-            self.model[key] = (port, token, False)
         else:
-            assert isinstance(result, Refusal)
+            assert not isinstance(result, Refusal)
+            self.model[key] = (port, token, False)
 
-    @rule(hostname=hostnames, sandbox=sandboxes, right=st.booleans())
-    def verify(self, hostname: CustomHostname, sandbox: SandboxId, right: bool) -> None:
+    @rule(hostname=hostnames, sandbox=sandboxes, right=st.booleans(), proof=st.sampled_from(Proof))
+    def verify(self, hostname: CustomHostname, sandbox: SandboxId, right: bool, proof: Proof) -> None:
         key = (str(hostname), str(sandbox))
         port, token, verified = self.model.get(key, (0, "none", False))
-        result = self.take(VerifyDomain(hostname, sandbox, token if right else "wrong"))
-        if key not in self.model or not right or self.holder(hostname) not in (None, str(sandbox)):
+        holder = self.holder(hostname)
+        taken = holder not in (None, str(sandbox))
+        result = self.take(VerifyDomain(hostname, sandbox, token if right else "wrong", proof))
+        if key not in self.model or not right or (taken and proof is Proof.SITE):
             assert isinstance(result, Refusal)
         else:
-            assert len(result if not isinstance(result, Refusal) else "no") == (not verified)
+            assert not isinstance(result, Refusal)
+            assert bool(result) == (not verified)
+            if taken:
+                del self.model[str(hostname), str(holder)]
             self.model[key] = (port, token, True)
 
     @rule(hostname=hostnames, sandbox=sandboxes)
@@ -217,9 +222,27 @@ def test_asking_takes_a_name_from_nobody_and_showing_gives_it() -> None:
     reason, text = refused(table, verify(MINE))
     assert reason is RefusalReason.FORBIDDEN
     assert "other" not in text.replace("another", "")
-    assert refused(table, bind(SandboxId("third")))[0] is RefusalReason.FORBIDDEN
     # Given back, it can be had by who asked.
     assert after(UnbindDomain(NAME, OTHER), verify(MINE), table=table).holder(NAME) is not None
+
+
+def test_name_changes_hands_if_the_answer_is_in_the_dns() -> None:
+    held = after(bind(OTHER, token="b"), verify(OTHER, token="b"))
+    # Whoever asks for it takes nothing, and is not told whether anybody has it.
+    table = after(bind(MINE), table=held)
+    assert table.holder(NAME) == held.holder(NAME)
+    assert refused(table, verify(MINE, proof=Proof.SITE))[0] is RefusalReason.FORBIDDEN
+    assert refused(table, verify(MINE, token="b", proof=Proof.DNS))[0] is RefusalReason.NO_DOMAIN
+    events = decide_domains(table, verify(MINE, proof=Proof.DNS))
+    assert events == (DomainUnbound(NAME, OTHER), DomainVerified(NAME, MINE))
+    table = after(verify(MINE, proof=Proof.DNS), table=table)
+    holder = table.holder(NAME)
+    assert holder is not None
+    assert holder.sandbox == MINE
+    assert table.of_sandbox(OTHER) == []
+    # What the one before had published is worth nothing any more, wherever it still stands.
+    table = after(bind(OTHER, token="c"), table=table)
+    assert refused(table, verify(OTHER, token="b", proof=Proof.DNS))[0] is RefusalReason.NO_DOMAIN
 
 
 def test_name_under_a_base_domain_is_refused() -> None:
