@@ -102,6 +102,7 @@ from actors.sandbox.ids import PortToken as PortToken
 from actors.sandbox.ids import PreviewToken as PreviewToken
 from actors.sandbox.ids import SandboxId as SandboxId
 from actors.sandbox.ids import ShareId as ShareId
+from actors.sandbox.sessions import read_named as read_named
 from actors.sandbox.state import Exposure as Exposure
 from actors.sandbox.state import SandboxState as SandboxState
 from actors.sandbox.state import Sharing as Sharing

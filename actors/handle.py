@@ -31,12 +31,12 @@ from actors.sandbox.decide import (
     UnexposePort,
     check_exposable,
 )
-from actors.sandbox.domains import DomainBinding
+from actors.sandbox.domains import CustomHostname, DomainBinding
 from actors.sandbox.events import HostHeader
 from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.state import Exposure, SandboxState
 from actors.sandbox.urls import BUILT_IN_PREFIX, Domain, PublicAddress, preview_url
-from actors.shares import Share, create_share, revoke_share, shares_of
+from actors.shares import Share, create_hostname_share, create_share, revoke_share, shares_of
 
 if TYPE_CHECKING:
     # The runtime makes handles, so this arrow may exist for the type checker only.
@@ -359,11 +359,21 @@ class Sandbox:
 
     # Shares.
 
-    async def share(self, port: int, *, expires_in: float, once: bool = False, hostname: str | None = None) -> Share:
+    async def share(
+        self,
+        port: int,
+        *,
+        expires_in: float,
+        once: bool = False,
+        hostname: str | None = None,
+        custom_hostname: str | None = None,
+    ) -> Share:
         """Make a link that opens an exposed port, past any gate, for whoever holds it, until it ends.
 
         It ends after `expires_in` seconds, with `revoke_share`, or with the port's URL; live visits that came by it are
-        cut then. It has a hostname of its own and gives neither the port's URL nor the bearer token away.
+        cut then. It has a hostname of its own and gives neither the port's URL nor the bearer token away; or it is for
+        a custom hostname, opens nothing else, and ends with its binding too: when that is given back, led to another
+        port, or taken over.
 
         Args:
             port: An exposed one; any, if the sandbox's ports are open.
@@ -371,19 +381,30 @@ class Sandbox:
             once: Whether it opens one session (a browser, or a client that keeps cookies) and no more. That session
                 goes on until the share ends.
             hostname: The base domain for the link; None: the server's first.
+            custom_hostname: A hostname of this sandbox that leads to that port and is verified. The sandbox must have
+                preview auth: without, the hostname is open to everybody.
 
         Raises:
-            InvalidNameError: The port is not exposed, or the time is out of range.
+            InvalidNameError: The port is not exposed, or the time is out of range; or the custom hostname leads to
+                another port, or is open to everybody.
+            DomainNotFoundError, DomainNotVerifiedError: The custom hostname does not lead here, or not yet.
             SecurityError: The port is out of range, or too many shares stand.
             SandboxNotFoundError, SandboxStoppedError, RetryableError.
             RuntimeError: No hostname was given and no server listens yet.
         """
+        if custom_hostname is not None:
+            if hostname is not None:
+                raise ValueError("hostname is a base domain, custom_hostname is a whole name: pass one of them")
+            name = CustomHostname(custom_hostname)
+            return await create_hostname_share(
+                self._runtime, self.id, port, expires_in=expires_in, once=once, hostname=name
+            )
         domain = Domain(hostname) if hostname is not None else None
         return await create_share(self._runtime, self.id, port, expires_in=expires_in, once=once, domain=domain)
 
     async def list_shares(self, port: int | None = None) -> list[Share]:
         """Return the shares that stand, of all ports or of one, the oldest first; without their links."""
-        return shares_of(await self._state(), self._runtime.now(), port)
+        return shares_of(self._runtime, await self._state(), port)
 
     async def revoke_share(self, id: str) -> int:  # noqa: A002 - the published name
         """Take a share back; return how many live visits that cut. One that is not there is left as it is.

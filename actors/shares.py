@@ -3,6 +3,9 @@
 A share has a hostname of its own, in which its id stands where a port's token would, so that a link gives nothing away
 that outlives it: neither the port's own URL nor the bearer token. The id is no secret; what opens is the secret in the
 link's path, of which only a digest is kept, or a session that it was redeemed for.
+
+A share may be for a custom hostname instead, which has no room for the id: there it stands before the secret. Such a
+share leans on the binding of that hostname too, and is over with it, whoever has the hostname afterwards.
 """
 
 import hashlib
@@ -10,12 +13,30 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.errors import SandboxNotFoundError, ShareNotFoundError, ShareSpentError
+from msgspec.structs import replace
+
+from actors.errors import (
+    DomainNotVerifiedError,
+    InvalidNameError,
+    SandboxNotFoundError,
+    ShareNotFoundError,
+    ShareSpentError,
+)
 from actors.sandbox.decide import CreateShare, RedeemShare, RevokeShare
-from actors.sandbox.ids import PORT_TOKEN_BYTES, PREVIEW_TOKEN_BYTES, SEAL_BYTES, PreviewToken, SandboxId, Seal, ShareId
-from actors.sandbox.sessions import share_session
+from actors.sandbox.domains import CustomHostname
+from actors.sandbox.ids import (
+    PORT_TOKEN_BYTES,
+    PREVIEW_TOKEN_BYTES,
+    SEAL_BYTES,
+    PreviewToken,
+    SandboxId,
+    Seal,
+    ShareId,
+    shown_number,
+)
+from actors.sandbox.sessions import naming_share, share_session
 from actors.sandbox.state import SandboxState, Sharing
-from actors.sandbox.urls import Domain, PublicAddress, share_url
+from actors.sandbox.urls import Domain, PublicAddress, hostname_share_url, share_url
 
 if TYPE_CHECKING:
     # The runtime makes handles, so this arrow may exist for the type checker only.
@@ -37,6 +58,8 @@ class Share:
     """Whether the link opens one session and no more."""
     redeemed: bool = False
     """Of one that opens one session: it has."""
+    custom_hostname: str | None = None
+    """The custom hostname that it is for, and opens alone; None: it has a hostname of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +82,56 @@ async def create_share(
     if public is None:
         # Before anything is stored: the link could not be told again.
         raise RuntimeError("no domain to build the link on: pass hostname=, or ask again once a Server listens")
+    command, secret = _drawn(port, expires_in, once)
+    sharing = await _create(runtime, sandbox, command)
+    return _shown(sharing, share_url(public, sandbox, sharing.port, command.minted, secret))
+
+
+async def create_hostname_share(
+    runtime: "Runtime", sandbox: SandboxId, port: int, *, expires_in: float, once: bool, hostname: CustomHostname
+) -> Share:
+    """See `Sandbox.share`."""
+    binding = runtime.domains.binding(hostname, sandbox)
+    if not runtime.domains.stands(binding.number):
+        raise DomainNotVerifiedError(hostname, ["so it does not serve, and a link to it would not open"])
+    if binding.port != port:
+        raise InvalidNameError(f"{hostname} leads to port {binding.port}, not to {shown_number(port)}")
+    # Those of bindings that are over open nothing any more, and would count among the shares that stand.
+    state = await runtime.actor(sandbox).look()
+    for sharing in () if state is None else state.shares.values():
+        if not _leads_here(runtime, sharing):
+            await revoke_share(runtime, sandbox, sharing.share)
+    command, secret = _drawn(port, expires_in, once)
+    sharing = await _create(runtime, sandbox, replace(command, hostname=str(hostname), binding=binding.number))
+    # The base domain of this address plays no part.
+    public = runtime.public_address or PublicAddress(Domain("localhost"))
+    return _shown(sharing, hostname_share_url(public, hostname, command.minted, secret))
+
+
+def _drawn(port: int, expires_in: float, once: bool) -> tuple[CreateShare, PreviewToken]:
     secret = PreviewToken.mint(secrets.token_bytes(PREVIEW_TOKEN_BYTES))
     minted = ShareId.mint(secrets.token_bytes(PORT_TOKEN_BYTES))
-    seal = Seal(secrets.token_bytes(SEAL_BYTES))
-    done = await runtime.call(sandbox, CreateShare(port, minted, secret.digest(), seal, expires_in, once))
+    return CreateShare(port, minted, secret.digest(), Seal(secrets.token_bytes(SEAL_BYTES)), expires_in, once), secret
+
+
+async def _create(runtime: "Runtime", sandbox: SandboxId, command: CreateShare) -> Sharing:
+    done = await runtime.call(sandbox, command)
     assert done.state is not None
-    sharing = done.state.shares[minted]
-    return _shown(sharing, share_url(public, sandbox, sharing.port, minted, secret))
+    return done.state.shares[command.minted]
 
 
-def shares_of(state: SandboxState, now: float, port: int | None) -> list[Share]:
+def _leads_here(runtime: "Runtime", sharing: Sharing) -> bool:
+    """Say whether the custom hostname of a share, if it is for one, still leads to its port."""
+    return sharing.binding is None or runtime.domains.stands(sharing.binding)
+
+
+def shares_of(runtime: "Runtime", state: SandboxState, port: int | None) -> list[Share]:
     """See `Sandbox.list_shares`."""
+    now = runtime.now()
     return [
         _shown(sharing, None)
         for sharing in state.shares.values()
-        if now < sharing.expires_at and port in (None, sharing.port)
+        if now < sharing.expires_at and port in (None, sharing.port) and _leads_here(runtime, sharing)
     ]
 
 
@@ -84,12 +142,28 @@ async def revoke_share(runtime: "Runtime", sandbox: SandboxId, share: str) -> in
 
 def _shown(sharing: Sharing, url: str | None) -> Share:
     return Share(
-        str(sharing.share), url, int(sharing.port), sharing.expires_at, sharing.once, redeemed=sharing.redeemed
+        str(sharing.share),
+        url,
+        int(sharing.port),
+        sharing.expires_at,
+        sharing.once,
+        redeemed=sharing.redeemed,
+        custom_hostname=sharing.hostname,
     )
 
 
-async def find_share(runtime: "Runtime", sandbox: SandboxId, share: str, port: int, secret: bytes) -> Share:
+async def find_share(
+    runtime: "Runtime", sandbox: SandboxId, share: str, port: int, secret: bytes, *, binding: int | None = None
+) -> Share:
     """Return the share that a link leads to, and leave it as it is; a sandbox that does not exist costs no actor.
+
+    Args:
+        runtime: Where.
+        sandbox: Whose.
+        share: Its id, as the link says it.
+        port: That its hostname leads to.
+        secret: In the link.
+        binding: Of the custom hostname that the link was opened at; None: its hostname is the share's own.
 
     Raises:
         ShareNotFoundError: There is none, or the secret is not its own.
@@ -97,18 +171,27 @@ async def find_share(runtime: "Runtime", sandbox: SandboxId, share: str, port: i
         RetryableError, StoreError: As `Runtime.admit`.
     """
     state = await runtime.actor(sandbox).look() if runtime.exists(sandbox) else None
-    return judge_share(state, share, port, secret, runtime.now())
+    _check_stands(runtime, binding)
+    return judge_share(state, share, port, secret, runtime.now(), binding=binding)
 
 
-def judge_share(state: SandboxState | None, share: str, port: int, secret: bytes, now: float) -> Share:
-    """Return the share that a link leads to in a state, at `now` in seconds since 1970.
+def _check_stands(runtime: "Runtime", binding: int | None) -> None:
+    # The table of hostnames is not in the sandbox's state, which may not know yet.
+    if binding is not None and not runtime.domains.stands(binding):
+        raise ShareNotFoundError("there is no such share")
+
+
+def judge_share(
+    state: SandboxState | None, share: str, port: int, secret: bytes, now: float, *, binding: int | None = None
+) -> Share:
+    """Return the share that a link leads to in a state, at `now` in seconds since 1970; see `find_share`.
 
     Raises:
         ShareNotFoundError, ShareSpentError: As `find_share`.
     """
     sharing = state.shares.get(share) if state is not None else None
     digest = hashlib.sha256(secret).digest()
-    if sharing is None or sharing.port != port or now >= sharing.expires_at:
+    if sharing is None or sharing.port != port or sharing.binding != binding or now >= sharing.expires_at:
         raise ShareNotFoundError("there is no such share")
     if not secrets.compare_digest(sharing.digest, digest):
         raise ShareNotFoundError("there is no such share")
@@ -117,15 +200,21 @@ def judge_share(state: SandboxState | None, share: str, port: int, secret: bytes
     return _shown(sharing, None)
 
 
-async def redeem_share(runtime: "Runtime", sandbox: SandboxId, share: str, port: int, secret: bytes) -> ShareSession:
+async def redeem_share(
+    runtime: "Runtime", sandbox: SandboxId, share: str, port: int, secret: bytes, *, binding: int | None = None
+) -> ShareSession:
     """Give a session for a link's secret. One that opens one session is spent by that, durably: of two, one gets it.
 
     Raises: as `find_share`.
     """
+    _check_stands(runtime, binding)
     try:
-        done = await runtime.call(sandbox, RedeemShare(share, port, hashlib.sha256(secret).digest()))
+        done = await runtime.call(sandbox, RedeemShare(share, port, hashlib.sha256(secret).digest(), binding))
     except SandboxNotFoundError:
         raise ShareNotFoundError("there is no such share") from None
     assert done.state is not None
     sharing = done.state.shares[share]
-    return ShareSession(share_session(sharing), sharing.expires_at)
+    session = share_session(sharing)
+    # A custom hostname does not say whose session it is.
+    value = session if binding is None else naming_share(share, session)
+    return ShareSession(value, sharing.expires_at)

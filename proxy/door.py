@@ -233,7 +233,11 @@ def _with_sessions(
     """Return the request with what else its sender has to show; itself, if that is nothing."""
     # Whoever sends the preview token in our own field means it, and is told if it is wrong; another `Authorization`
     # may be the service's affair.
-    shown = None if credential is Credential.PREVIEW_TOKEN else shown_by(head, preview.origin)
+    shown = (
+        None
+        if credential is Credential.PREVIEW_TOKEN
+        else shown_by(head, preview.origin, is_custom=isinstance(preview.host, CustomHost))
+    )
     if shown is None:
         return request
     return replace(request, sessions=shown.sessions, share_secret=shown.share_secret)
@@ -247,6 +251,8 @@ def answer_to_cut(visit: Visit, preview: Preview) -> Answer:
     """Return what a request gets whose visit was cut before it had an answer: what it would get now."""
     host = preview.host
     match visit.cut_because:
+        case CutBecause.UNSHARED if isinstance(host, CustomHost):
+            code = Code.AUTH_INVALID
         case CutBecause.UNEXPOSED | CutBecause.UNSHARED | CutBecause.DESTROYED:
             code = Code.SANDBOX_NOT_FOUND if isinstance(host, BuiltInHost) else Code.INVALID_TOKEN
         case CutBecause.UNBOUND:

@@ -28,6 +28,7 @@ from actors import (
     ShareNotFoundError,
     ShareSpentError,
     find_share,
+    read_named,
     redeem_share,
 )
 from proxy.core.gate import (
@@ -42,7 +43,7 @@ from proxy.core.gate import (
     share_path_secret,
     shown_by,
 )
-from proxy.core.hostname import TokenHost
+from proxy.core.hostname import BuiltInHost, CustomHost, TokenHost
 from proxy.core.http1 import Field, RequestHead
 from proxy.core.pages import Answer, Code, refusal, render, wants_html
 from proxy.core.sign_in import ASKS_FOR_TOKEN, once_page, sign_in_page, sign_out_page
@@ -99,7 +100,7 @@ class Gatehouse:
             if path == SIGN_OUT_PATH.encode():
                 return _sign_out(visitor)
             secret = share_path_secret(path)
-            if secret is not None and isinstance(preview.host, TokenHost):
+            if secret is not None and not isinstance(preview.host, BuiltInHost):
                 return await self._share(visitor, preview.host, secret)
         except PorticoError as error:
             return visitor.told(answer_to_error(error, preview.host.sandbox))
@@ -109,7 +110,7 @@ class Gatehouse:
         preview, head = visitor.preview, visitor.head
         knock = preview.knock
         if head.method in (b"GET", b"HEAD"):
-            shown = shown_by(head, preview.origin)
+            shown = shown_by(head, preview.origin, is_custom=isinstance(preview.host, CustomHost))
             sessions = shown.sessions if shown is not None else ()
             judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, sessions=sessions))
             return visitor.refused(judged, "/") if isinstance(judged, RefusedBecause) else visitor.sent_on("/")
@@ -133,9 +134,9 @@ class Gatehouse:
             self._was_right(visitor)
         if isinstance(judged, RefusedBecause):
             return visitor.refused(judged, form.target, tried=True)
-        return visitor.sent_on(form.target, set_cookie(preview.origin, judged) if judged is not None else None)
+        return visitor.sent_on(form.target, *([set_cookie(preview.origin, judged)] if judged is not None else []))
 
-    async def _share(self, visitor: "_Visitor", host: TokenHost, secret: bytes) -> Page:
+    async def _share(self, visitor: "_Visitor", host: TokenHost | CustomHost, shown: bytes) -> Page:
         head, origin = visitor.head, visitor.preview.origin
         if head.method not in (b"GET", b"HEAD", b"POST"):
             return visitor.told(_not_allowed("GET, HEAD, POST"))
@@ -143,12 +144,18 @@ class Gatehouse:
             return visitor.told(refusal(Code.CROSS_ORIGIN))
         if not self._may_try(visitor):
             return visitor.told(refusal(Code.TOO_MANY_TRIES))
-        name, sandbox = host.token.reveal(), host.sandbox
+        if isinstance(host, CustomHost):
+            # Without an id, it is as wrong as with another one.
+            name, secret = read_named(shown) or ("", shown)
+            binding: int | None = host.binding
+        else:
+            name, secret, binding = host.token.reveal(), shown, None
+        sandbox, port = host.sandbox, host.port
         session = None
         try:
-            share = await find_share(self._runtime, sandbox, name, host.port, secret)
+            share = await find_share(self._runtime, sandbox, name, port, secret, binding=binding)
             if head.method == b"POST" or not share.once:
-                session = await redeem_share(self._runtime, sandbox, name, host.port, secret)
+                session = await redeem_share(self._runtime, sandbox, name, port, secret, binding=binding)
         except ShareNotFoundError:
             self._was_wrong(visitor)
             # As everything that does not exist, or not any more.
@@ -161,7 +168,8 @@ class Gatehouse:
             # Looking at a link that opens once does not spend it.
             return (200, *once_page()) if visitor.as_html else visitor.told(_not_allowed("POST"))
         age = max(math.ceil(session.expires_at - self._runtime.now()), 0)
-        return visitor.sent_on("/", set_cookie(origin, session.value, max_age_s=age))
+        of_share = binding is not None
+        return visitor.sent_on("/", set_cookie(origin, session.value, max_age_s=age, of_share=of_share))
 
     def _may_try(self, visitor: "_Visitor") -> bool:
         """Say whether a secret may be looked at, and count it as wrong until it is known not to be.
@@ -208,7 +216,7 @@ class _Visitor:
         answer = refusal(Code(reason.value), sandbox=self.preview.host.sandbox)
         return self.told(answer, target, tried=tried)
 
-    def sent_on(self, target: str, cookie: bytes | None = None) -> Page:
+    def sent_on(self, target: str, *cookies: bytes) -> Page:
         """Send the visitor to a path of the preview: absolute, so that it cannot lead anywhere else."""
         fields = [
             _field(b"Location", self.preview.origin + safe_target(target).encode("ascii")),
@@ -216,8 +224,7 @@ class _Visitor:
             # Where the visitor comes from may be a share's link.
             _field(b"Referrer-Policy", b"no-referrer"),
         ]
-        if cookie is not None:
-            fields.append(_field(b"Set-Cookie", cookie))
+        fields += (_field(b"Set-Cookie", cookie) for cookie in cookies)
         return 303, fields, b""
 
 
@@ -228,7 +235,10 @@ def _sign_out(visitor: _Visitor) -> Page:
         return visitor.told(_not_allowed("GET, HEAD, POST"))
     if not is_from_here(visitor.head.fields, visitor.preview.origin):
         return visitor.told(refusal(Code.CROSS_ORIGIN))
-    return visitor.sent_on("/", clear_cookie(visitor.preview.origin))
+    origin, cookies = visitor.preview.origin, [clear_cookie(visitor.preview.origin)]
+    if isinstance(visitor.preview.host, CustomHost):
+        cookies.append(clear_cookie(origin, of_share=True))
+    return visitor.sent_on("/", *cookies)
 
 
 async def _read(receive: Any) -> bytes | Answer:

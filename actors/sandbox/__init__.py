@@ -53,6 +53,7 @@ from actors.sandbox.events import AsleepPolicy as AsleepPolicy
 from actors.sandbox.events import ContainerSpec as ContainerSpec
 from actors.sandbox.events import Event as Event
 from actors.sandbox.events import HostHeader as HostHeader
+from actors.sandbox.events import HostnameShared as HostnameShared
 from actors.sandbox.events import PortExposed as PortExposed
 from actors.sandbox.events import PortUnexposed as PortUnexposed
 from actors.sandbox.events import PreviewAuthGraceEnded as PreviewAuthGraceEnded

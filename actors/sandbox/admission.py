@@ -17,7 +17,7 @@ import msgspec
 
 from actors.sandbox.events import AsleepPolicy, HostHeader
 from actors.sandbox.ids import Port, PortToken
-from actors.sandbox.sessions import gate_session, share_session
+from actors.sandbox.sessions import gate_session, read_named, share_session
 from actors.sandbox.state import Exposure, PreviewAuth, SandboxState, Sharing, Status
 
 
@@ -112,7 +112,8 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
     """Judge a visit.
 
     In a hostname the id of a share may stand where a port's token does. Then it takes a credential of that share, and
-    no other is asked for.
+    no other is asked for. At a custom hostname, which has no room for it, the credential itself says of which share it
+    is; such a share opens no other name, and the gate may be opened there in every other way too.
 
     Args:
         state: Of the sandbox that the hostname names; None if there is none.
@@ -144,7 +145,16 @@ def admit(state: SandboxState | None, request: VisitRequest, now: float) -> Admi
     if sharing is not None:
         generation = exposure.generation if exposure is not None else None
         host_header = exposure.host_header if exposure is not None else HostHeader.LOCALHOST
-        return Grant(request.port, run_id, generation, None, host_header, sharing.share, sharing.generation)
+        return Grant(
+            request.port,
+            run_id,
+            generation,
+            None,
+            host_header,
+            sharing.share,
+            sharing.generation,
+            binding=sharing.binding,
+        )
     if exposure is None:
         return Grant(request.port, run_id, None, keys.auth_generation, by_bearer=keys.by_bearer)
     return Grant(
@@ -183,7 +193,7 @@ def _judge_credentials(state: SandboxState | None, request: VisitRequest, now: f
         exposure = state.ports.get(request.port) if state is not None else None
         expected = exposure.token.reveal() if exposure is not None else _NO_TOKEN
         if not hmac.compare_digest(expected, request.token.reveal()) or exposure is None:
-            sharing = _open_share(state, request, now)
+            sharing = _open_share(state, request, now) if state is not None else None
             if sharing is None:
                 return RefusedBecause.INVALID_TOKEN
             assert state is not None
@@ -191,7 +201,12 @@ def _judge_credentials(state: SandboxState | None, request: VisitRequest, now: f
     assert state is not None
     if state.auth is None:
         return _Keys(exposure)
-    return _open_gate(state, state.auth, request, exposure, now)
+    keys = _open_gate(state, state.auth, request, exposure, now)
+    if request.binding is not None and isinstance(keys, RefusedBecause):
+        sharing = _open_named_share(state, request, now)
+        if sharing is not None:
+            return _Keys(exposure, sharing)
+    return keys
 
 
 def still_holds(state: SandboxState | None, grant: Grant, now: float) -> CutBecause | None:
@@ -232,21 +247,45 @@ def sign_in(state: SandboxState | None, request: VisitRequest, now: float) -> by
     return None
 
 
-def _open_share(state: SandboxState | None, request: VisitRequest, now: float) -> Sharing | None:
+def _open_share(state: SandboxState, request: VisitRequest, now: float) -> Sharing | None:
     """Return the share that the hostname names, if the request has a credential of it."""
-    if state is None or request.token is None or not (request.sessions or request.share_secret):
+    if request.token is None or not (request.sessions or request.share_secret):
         return None
-    sharing = state.shares.get(request.token.reveal())
-    if sharing is None or sharing.port != request.port or now >= sharing.expires_at:
+    sharing = _standing(state, request, request.token.reveal(), now)
+    if sharing is None:
         return None
-    # One that opens one session is redeemed for it, not shown.
-    if request.share_secret and not sharing.once:
-        shown = hashlib.sha256(request.share_secret).digest()
-        if hmac.compare_digest(shown, sharing.digest):
-            return sharing
+    if request.share_secret and _is_secret_of(sharing, request.share_secret):
+        return sharing
     if request.sessions and _is_any_of(share_session(sharing), request.sessions):
         return sharing
     return None
+
+
+def _open_named_share(state: SandboxState, request: VisitRequest, now: float) -> Sharing | None:
+    """Return a share for the custom hostname that the request has a credential of."""
+    if request.share_secret and (named := read_named(request.share_secret)) is not None:
+        sharing = _standing(state, request, named[0], now)
+        if sharing is not None and _is_secret_of(sharing, named[1]):
+            return sharing
+    for session in request.sessions:
+        if (named := read_named(session)) is not None:
+            sharing = _standing(state, request, named[0], now)
+            if sharing is not None and hmac.compare_digest(share_session(sharing), named[1]):
+                return sharing
+    return None
+
+
+def _standing(state: SandboxState, request: VisitRequest, share: str, now: float) -> Sharing | None:
+    """Return a share that stands, and is for the port and the hostname that the request came to."""
+    sharing = state.shares.get(share)
+    if sharing is None or sharing.port != request.port or sharing.binding != request.binding:
+        return None
+    return sharing if now < sharing.expires_at else None
+
+
+def _is_secret_of(sharing: Sharing, secret: bytes) -> bool:
+    # One that opens one session is redeemed for it, not shown.
+    return not sharing.once and hmac.compare_digest(hashlib.sha256(secret).digest(), sharing.digest)
 
 
 def _share_still_stands(state: SandboxState, share: str, generation: int, now: float) -> bool:
@@ -275,7 +314,8 @@ def _open_gate(
             session = gate_session(state.seal, request.port, previous.generation, previous.digest)
             if _is_any_of(session, request.sessions):
                 return _Keys(exposure, None, previous.generation)
-    shown = request.preview_token or request.sessions
+    # A share's secret is tried here only at a custom hostname.
+    shown = request.preview_token or request.sessions or (request.binding is not None and request.share_secret)
     return RefusedBecause.AUTH_INVALID if shown else RefusedBecause.AUTH_REQUIRED
 
 

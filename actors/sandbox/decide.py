@@ -29,6 +29,7 @@ from actors.sandbox.events import (
     Digest,
     Event,
     HostHeader,
+    HostnameShared,
     PortExposed,
     PortUnexposed,
     PreviewAuthGraceEnded,
@@ -166,6 +167,10 @@ class CreateShare(msgspec.Struct, frozen=True):
     """Freshly drawn."""
     expires_in: float
     once: bool = False
+    hostname: str | None = None
+    """A custom hostname that leads to that port: the link is for it alone. None: for a name of its own."""
+    binding: int | None = None
+    """Of that hostname; see `HostnameShared`. Whether it stands is for the caller to know."""
 
     def __post_init__(self) -> None:
         _check_digest(self.digest)
@@ -178,6 +183,8 @@ class RedeemShare(msgspec.Struct, frozen=True):
     port: int
     digest: Digest
     """Of the secret that was shown."""
+    binding: int | None = None
+    """Of the custom hostname that it was shown at."""
 
     def __post_init__(self) -> None:
         _check_digest(self.digest)
@@ -487,6 +494,12 @@ def _share(state: SandboxState, command: CreateShare, now: float, rules: Rules) 
     port = Port(command.port)
     if port not in state.ports and not state.open_ports:
         return Refusal(RefusalReason.INVALID, f"port {port} cannot be shared: it is not exposed")
+    if command.hostname is not None and port not in state.ports:
+        text = f"port {port} cannot be shared: {command.hostname} leads to it only while it is exposed"
+        return Refusal(RefusalReason.INVALID, text)
+    if command.hostname is not None and state.auth is None:
+        text = f"{command.hostname} is open to everybody, a link adds nothing: set preview auth first"
+        return Refusal(RefusalReason.INVALID, text)
     # Also keeps out what is not a number.
     if not 0 < command.expires_in <= SHARE_SECONDS_MAX:
         text = f"a share lasts for more than 0 and at most {SHARE_SECONDS_MAX:.0f} seconds"
@@ -500,12 +513,17 @@ def _share(state: SandboxState, command: CreateShare, now: float, rules: Rules) 
     if command.minted in state.shares or port_of_token(state, PortToken(command.minted)) is not None:
         return Refusal(RefusalReason.INVALID, "the share's id is in use: draw another")
     expires_at = now + command.expires_in
-    return (*over, ShareCreated(command.minted, port, command.digest, command.seal, expires_at, command.once))
+    created = (command.minted, port, command.digest, command.seal, expires_at, command.once)
+    if command.hostname is None or command.binding is None:
+        return (*over, ShareCreated(*created))
+    return (*over, HostnameShared(*created, hostname=command.hostname, binding=command.binding))
 
 
 def _redeem(state: SandboxState, command: RedeemShare, now: float) -> tuple[Event, ...] | Refusal:
     sharing = state.shares.get(command.share)
     if sharing is None or sharing.port != command.port or now >= sharing.expires_at:
+        return _NO_SHARE
+    if sharing.binding != command.binding:
         return _NO_SHARE
     if not hmac.compare_digest(sharing.digest, command.digest):
         return _NO_SHARE

@@ -170,6 +170,17 @@ class ShareCreated(msgspec.Struct, frozen=True):
     """Whether the link opens one session and no more."""
 
 
+class HostnameShared(ShareCreated, frozen=True, kw_only=True):
+    """A link opens one port on a custom hostname, while that leads to it.
+
+    No field more of `ShareCreated`: whoever does not know of it would let the link open elsewhere, and for longer.
+    """
+
+    hostname: str
+    binding: int
+    """The number of its `DomainBinding`, which is never used again: bound anew, the hostname has other links."""
+
+
 class ShareRedeemed(msgspec.Struct, frozen=True):
     """A link that opens one session has opened it; that session goes on until the share ends."""
 
@@ -208,6 +219,7 @@ Event = (
     | PreviewAuthRotated
     | PreviewAuthGraceEnded
     | ShareCreated
+    | HostnameShared
     | ShareRedeemed
     | ShareRevoked
     | ShareExpired
@@ -229,6 +241,7 @@ EVENT_NAMES: Final[Mapping[type[Event], tuple[str, int]]] = {
     PreviewAuthRotated: ("preview_auth_rotated", 1),
     PreviewAuthGraceEnded: ("preview_auth_grace_ended", 1),
     ShareCreated: ("share_created", 1),
+    HostnameShared: ("hostname_shared", 1),
     ShareRedeemed: ("share_redeemed", 1),
     ShareRevoked: ("share_revoked", 1),
     ShareExpired: ("share_expired", 1),

@@ -8,7 +8,7 @@ time, so a session ends in the moment in which what it is bound to ends.
 a session of    is bound to
 =============== =========================================================================================
 the gate        this life of the sandbox (its seal), the port, the bearer token and that token's generation
-a share         that share (its own seal): its sandbox, port and end
+a share         that share (its own seal): its sandbox, port, end, and custom hostname if it is for one
 =============== =========================================================================================
 
 It takes the seal, which is in the log alone, to make one; whoever has only seen a session or a link cannot make
@@ -22,6 +22,8 @@ from typing import Final
 
 from actors.sandbox.ids import Port, Seal
 from actors.sandbox.state import Sharing
+
+_NAMED: Final = b"."
 
 SESSIONS_REMEMBERED: Final = 4096
 """Signatures, each of some 200 bytes. They are functions of what they are over, so one that is remembered can be
@@ -38,6 +40,20 @@ def gate_session(seal: Seal | None, port: Port, generation: int, digest: bytes) 
         digest: Of the bearer token.
     """
     return _gate_session(seal.reveal() if seal is not None else digest, port, generation, digest)
+
+
+def naming_share(share: str, shown: bytes) -> bytes:
+    """Return a share's secret or session as it is shown at a custom hostname, which does not name the share itself."""
+    return share.encode("ascii") + _NAMED + shown
+
+
+def read_named(shown: bytes) -> tuple[str, bytes] | None:
+    """Take apart what `naming_share` has put together: the share's id, and its secret or session; None if it has not.
+
+    Neither a secret nor a session, as text of base64url, has a full stop in it.
+    """
+    share, separator, rest = shown.partition(_NAMED)
+    return (share.decode("latin-1"), rest) if separator else None
 
 
 def share_session(sharing: Sharing) -> bytes:

@@ -20,6 +20,7 @@ from actors.sandbox.events import (
     Digest,
     Event,
     HostHeader,
+    HostnameShared,
     PortExposed,
     PortUnexposed,
     PreviewAuthGraceEnded,
@@ -42,9 +43,9 @@ from actors.sandbox.events import (
 )
 from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
 
-_VERSIONS_READ: Final = (1, SNAPSHOT_VERSION)
+_VERSIONS_READ: Final = (1, 2, SNAPSHOT_VERSION)
 """What a newer version has beyond an older one has a default, so one reader does for all."""
 
 
@@ -103,6 +104,11 @@ class Sharing(msgspec.Struct, frozen=True):
     once: bool = False
     redeemed: bool = False
     """Of one that opens one session: it has."""
+    # Not in snapshots before version 3.
+    hostname: str | None = None
+    """The custom hostname that it is for; None: it has a name of its own below the base domain."""
+    binding: int | None = None
+    """See `HostnameShared`. Invariant: None exactly if there is no hostname."""
 
 
 class SandboxState(msgspec.Struct, frozen=True):
@@ -317,6 +323,8 @@ def _share(state: SandboxState, event: ShareCreated) -> SandboxState:
         raise UnknownRecordError(f"share {event.share} has a name that was in use")
     generation = state.generation + 1
     sharing = Sharing(event.share, event.port, generation, event.digest, event.seal, event.expires_at, event.once)
+    if isinstance(event, HostnameShared):
+        sharing = replace(sharing, hostname=event.hostname, binding=event.binding)
     return replace(state, shares={**state.shares, event.share: sharing}, generation=generation)
 
 

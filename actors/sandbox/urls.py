@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from actors.errors import CustomDomainRequiredError, InvalidNameError
 from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId, ShareId
+from actors.sandbox.sessions import naming_share
 
 LABEL_LENGTH_MAX: Final = 63
 """RFC 1035 section 2.3.4, in octets."""
@@ -120,10 +121,17 @@ class PublicAddress:
 
     def origin(self, label: str) -> str:
         """Return ``scheme://label.domain[:port]``, without a slash."""
-        scheme = self.scheme or ("http" if self.domain.is_local else "https")
-        port = self.listener_port if self.domain.is_local or self.scheme is not None else None
+        return self._origin(f"{label}.{self.domain}", is_local=self.domain.is_local)
+
+    def custom_origin(self, hostname: str) -> str:
+        """Return ``scheme://hostname[:port]`` of a custom hostname, which is never a local one."""
+        return self._origin(hostname, is_local=False)
+
+    def _origin(self, name: str, *, is_local: bool) -> str:
+        scheme = self.scheme or ("http" if is_local else "https")
+        port = self.listener_port if is_local or self.scheme is not None else None
         suffix = "" if port is None or port == DEFAULT_PORTS.get(scheme) else f":{port}"
-        return f"{scheme}://{label}.{self.domain}{suffix}"
+        return f"{scheme}://{name}{suffix}"
 
 
 def first_label(sandbox: SandboxId, port: Port | int, token: PortToken) -> str:
@@ -141,6 +149,12 @@ def share_url(
 ) -> str:
     """Return the link of a share. It holds the secret, so it is one."""
     return f"{address.origin(first_label(sandbox, port, PortToken(share)))}{SHARE_PATH}{secret.reveal()}"
+
+
+def hostname_share_url(address: PublicAddress, hostname: str, share: ShareId, secret: PreviewToken) -> str:
+    """Return the link of a share for a custom hostname. It holds the secret, so it is one."""
+    named = naming_share(share, secret.reveal().encode("ascii")).decode("ascii")
+    return f"{address.custom_origin(hostname)}{SHARE_PATH}{named}"
 
 
 def built_in_hostname(sandbox: SandboxId, port: Port, domain: Domain) -> str:

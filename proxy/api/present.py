@@ -82,7 +82,12 @@ def shown_port(exposed: ExposedPort, host_header: HostHeader) -> schemas.Port:
 def shown_share(share: Share) -> schemas.Share:
     """Return a share; its link is in it only if this very call has made it."""
     return schemas.Share(
-        id=share.id, port=share.port, expires_at=shown_time(share.expires_at), once=share.once, url=share.url
+        id=share.id,
+        port=share.port,
+        expires_at=shown_time(share.expires_at),
+        once=share.once,
+        url=share.url,
+        custom_hostname=share.custom_hostname,
     )
 
 

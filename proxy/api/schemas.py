@@ -283,6 +283,8 @@ class CreateShare(Request, frozen=True, kw_only=True):
     expires_in: SomeSeconds
     once: bool = False
     """Whether it opens for one browser only."""
+    custom_hostname: str | None = None
+    """A custom hostname that leads to the port, for the link to be on; null: a hostname of its own."""
 
 
 class Share(Answer, frozen=True, kw_only=True):
@@ -294,6 +296,8 @@ class Share(Answer, frozen=True, kw_only=True):
     once: bool
     url: str | None = None
     """Told once, when it is made."""
+    custom_hostname: str | None = None
+    """The custom hostname that it is for; null: it has a hostname of its own."""
 
 
 class ShareList(Answer, frozen=True, kw_only=True):

@@ -15,7 +15,9 @@ async def create_share(call: Call) -> Reply:
     state = await sandbox.state()
     if call.port not in state.ports and not state.open_ports and state.status is Status.ACTIVE:
         raise ProblemError(409, "NOT_EXPOSED", f"port {call.port} cannot be shared: it is not exposed")
-    share = await sandbox.share(call.port, expires_in=body.expires_in, once=body.once)
+    share = await sandbox.share(
+        call.port, expires_in=body.expires_in, once=body.once, custom_hostname=body.custom_hostname
+    )
     return Reply(201, shown_share(share))
 
 

@@ -122,7 +122,14 @@ def list_ports(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
 
 @share.command(name="create")
 def create_share(
-    sandbox: Sandbox, port: PortNumber, /, *, expires_in: Seconds, once: bool = False, where: Where = HERE
+    sandbox: Sandbox,
+    port: PortNumber,
+    /,
+    *,
+    expires_in: Seconds,
+    once: bool = False,
+    custom_hostname: str | None = None,
+    where: Where = HERE,
 ) -> None:
     """Make a link to a port, and print its URL, this once.
 
@@ -134,8 +141,16 @@ def create_share(
         Seconds for which it opens.
     once
         Let it open for one browser only.
+    custom_hostname
+        A hostname of the sandbox's that leads to the port, for the link to be on. Default: one of its own.
     """
-    made = ask(where, lambda client: AsyncSandbox(client, sandbox).share(port, expires_in=expires_in, once=once))
+
+    async def question(client: AsyncClient) -> schemas.Share:
+        return await AsyncSandbox(client, sandbox).share(
+            port, expires_in=expires_in, once=once, custom_hostname=custom_hostname
+        )
+
+    made = ask(where, question)
     if where.json:
         print_json(made)
         return
@@ -150,8 +165,8 @@ def list_shares(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
     if where.json:
         print_json(found)
         return
-    rows = [(one.id, one.port, one.expires_at, one.once) for one in found]
-    print_table(("link", "port", "expires", "once"), rows, "no links")
+    rows = [(one.id, one.port, one.custom_hostname, one.expires_at, one.once) for one in found]
+    print_table(("link", "port", "hostname", "expires", "once"), rows, "no links")
 
 
 @share.command(name="revoke")

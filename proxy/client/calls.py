@@ -182,9 +182,11 @@ def list_ports(sandbox: str) -> Call[schemas.PortList]:
     return Call("GET", _sandbox(sandbox, "/ports"), schemas.PortList)
 
 
-def share(sandbox: str, port: int, expires_in: float, once: bool) -> Call[schemas.Share]:
+def share(
+    sandbox: str, port: int, expires_in: float, once: bool, custom_hostname: str | None = None
+) -> Call[schemas.Share]:
     """Ask for a link to give away."""
-    body = schemas.CreateShare(expires_in=expires_in, once=once)
+    body = schemas.CreateShare(expires_in=expires_in, once=once, custom_hostname=custom_hostname)
     return Call("POST", _port(sandbox, port, "/shares"), schemas.Share, body)
 
 

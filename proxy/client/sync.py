@@ -266,9 +266,14 @@ class Sandbox:
         """Say whether `token` is the port's, in constant time. A key that may only look is told no tokens: False."""
         return token_fits(self.get_exposed_ports(), port, token)
 
-    def share(self, port: int, *, expires_in: float, once: bool = False) -> schemas.Share:
-        """Return a link that opens a port for whoever holds it, for `expires_in` seconds; its URL is told this once."""
-        return self._client.send(calls.share(self.id, port, expires_in, once))
+    def share(
+        self, port: int, *, expires_in: float, once: bool = False, custom_hostname: str | None = None
+    ) -> schemas.Share:
+        """Return a link that opens a port for whoever holds it, for `expires_in` seconds; its URL is told this once.
+
+        With `custom_hostname`, the link is on a hostname of the sandbox's that leads to that port.
+        """
+        return self._client.send(calls.share(self.id, port, expires_in, once, custom_hostname))
 
     def list_shares(self, port: int | None = None) -> list[schemas.Share]:
         """Return the links in force, of one port or of all."""

@@ -32,6 +32,7 @@ from actors import (
     VisitRequest,
     admit,
     judge_share,
+    read_named,
 )
 from proxy.core.diagnosis import Target
 from proxy.core.gate import share_path_secret
@@ -190,7 +191,7 @@ def explain_own_page(target: Target, preview: PreviewHost, state: SandboxState |
         now: As `explain_visit`.
     """
     secret = share_path_secret(target.path.partition("?")[0].encode("ascii"))
-    if secret is None or not isinstance(preview, TokenHost):
+    if secret is None or isinstance(preview, BuiltInHost):
         page = ExplainedStep(
             Question.PAGE, "own", "what lies below /.portico/ is answered here, and no service sees it"
         )
@@ -198,9 +199,14 @@ def explain_own_page(target: Target, preview: PreviewHost, state: SandboxState |
         return Explanation(_shown(target), preview.sandbox, steps, None, OWN_PAGE, "a page about signing in, or none")
     page = ExplainedStep(Question.PAGE, "share", "the path is that of a share's link")
     try:
-        share = judge_share(state, preview.token.reveal(), preview.port, secret, now)
+        if isinstance(preview, TokenHost):
+            share = judge_share(state, preview.token.reveal(), preview.port, secret, now)
+        else:
+            name, rest = read_named(secret) or ("", secret)
+            share = judge_share(state, name, preview.port, rest, now, binding=preview.binding)
     except ShareNotFoundError:
-        because = "the host names no share that stands, or the secret is not its own"
+        where = "the link" if isinstance(preview, CustomHost) else "the host"
+        because = f"{where} names no share that stands, or the secret is not its own"
         answer = refusal(Code.INVALID_TOKEN)
     except ShareSpentError:
         because = "it opened one session, and has"

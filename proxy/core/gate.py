@@ -8,6 +8,7 @@ where the request comes from the preview's own pages, or is a plain navigation; 
 ============ ============================================================================================
 over https   ``__Host-portico-gate``: Secure, and no other host can set it (RFC 6265bis section 4.1.3.2)
 over http    ``portico-gate``: the prefix takes Secure, which not every browser allows on ``*.localhost``
+of a share   at a custom hostname: ``__Host-portico-share``, and over http ``portico-gate-share``
 ============ ============================================================================================
 
 Whatever lies below ``/.portico/`` on a preview's host is answered by us, and no service ever sees it.
@@ -29,11 +30,18 @@ SIGN_OUT_PATH: Final = "/.portico/sign-out"
 SECURE_COOKIE: Final = b"__Host-portico-gate"
 PLAIN_COOKIE: Final = b"portico-gate"
 
+SECURE_SHARE_COOKIE: Final = b"__Host-portico-share"
+PLAIN_SHARE_COOKIE: Final = b"portico-gate-share"
+"""At a custom hostname, where one may sign in and open a link, and the end of the one must not be that of the other."""
+
 SHARE_FIELD: Final = b"portico-share"
 """Bears a share's secret for clients that keep no cookies. As all fields that begin so, it reaches no service."""
 
 SESSION_BYTES: Final = 43
 """32 bytes in base64url."""
+
+NAMED_SESSION_BYTES: Final = 60
+"""The same with the id of its share before it, and a full stop between; as `actors.read_named` takes it apart."""
 
 SESSIONS_MAX: Final = 16
 """Compared at most: over plain http a sibling may toss in cookies of the same name, and must not hide the right one."""
@@ -84,19 +92,22 @@ class Shown(NamedTuple):
         return "Shown(****)"
 
 
-def shown_by(head: RequestHead, origin: bytes) -> Shown | None:
+def shown_by(head: RequestHead, origin: bytes, *, is_custom: bool = False) -> Shown | None:
     """Return what a request has to show; None if that is nothing.
 
     Args:
         head: Of the request.
         origin: Of the preview, ``https://host[:port]``.
+        is_custom: Whether it has a custom hostname, where shares have a cookie of their own.
     """
-    name = SECURE_COOKIE if origin.startswith(b"https:") else PLAIN_COOKIE
+    name = _cookie_name(origin, of_share=False)
     found: tuple[bytes, ...] = ()
     secrets = []
     for key, _, value in head.fields if head.judged is None else head.judged:
         if key == b"cookie":
             found += sessions_in(value, name)
+            if is_custom:
+                found += sessions_in(value, _cookie_name(origin, of_share=True), NAMED_SESSION_BYTES)
         elif key == SHARE_FIELD:
             secrets.append(value.strip(b" \t"))
     if found and not cookie_counts(head, origin):
@@ -108,14 +119,14 @@ def shown_by(head: RequestHead, origin: bytes) -> Shown | None:
 # Pure, and asked with the same value at each request of a page. As with remembered header lines, what is kept is
 # bounded, and says nothing about whether it opens anything.
 @lru_cache(maxsize=1024)
-def sessions_in(value: bytes, name: bytes) -> tuple[bytes, ...]:
+def sessions_in(value: bytes, name: bytes, length: int = SESSION_BYTES) -> tuple[bytes, ...]:
     """Return the sessions in the value of a ``Cookie`` field, under the cookie's exact name (RFC 6265 section 5.4)."""
     if name not in value:
         return ()
     found = []
     for pair in value.split(b";"):
         key, separator, session = pair.strip(b" \t").partition(b"=")
-        if key == name and separator and len(session) == SESSION_BYTES:
+        if key == name and separator and len(session) == length:
             found.append(session)
     return tuple(found)
 
@@ -155,27 +166,33 @@ def is_from_here(fields: Sequence[Field], origin: bytes) -> bool:
     return all(sent.lower() == origin for sent in values(fields, b"origin"))
 
 
-def set_cookie(origin: bytes, session: bytes, *, max_age_s: int | None = None) -> bytes:
+def set_cookie(origin: bytes, session: bytes, *, max_age_s: int | None = None, of_share: bool = False) -> bytes:
     """Return the value of a ``Set-Cookie`` that gives a browser its session.
 
     Args:
         origin: Of the preview.
         session: From the sandbox.
         max_age_s: None: for as long as the browser calls its session. Whether it still opens, the sandbox says.
+        of_share: Whether it is the cookie that shares have at a custom hostname.
     """
     age = b"" if max_age_s is None else b"; Max-Age=%d" % max_age_s
-    return _cookie(origin, session) + age
+    return _cookie(origin, session, of_share=of_share) + age
 
 
-def clear_cookie(origin: bytes) -> bytes:
-    """Return the value of a ``Set-Cookie`` that takes a browser's session away."""
-    return _cookie(origin, b"") + b"; Max-Age=0"
+def clear_cookie(origin: bytes, *, of_share: bool = False) -> bytes:
+    """Return the value of a ``Set-Cookie`` that takes a browser's session away; `of_share` as of `set_cookie`."""
+    return _cookie(origin, b"", of_share=of_share) + b"; Max-Age=0"
 
 
-def _cookie(origin: bytes, value: bytes) -> bytes:
+def _cookie_name(origin: bytes, *, of_share: bool) -> bytes:
     if origin.startswith(b"https:"):
-        return SECURE_COOKIE + b"=" + value + b"; Path=/; Secure; HttpOnly; SameSite=Lax"
-    return PLAIN_COOKIE + b"=" + value + b"; Path=/; HttpOnly; SameSite=Lax"
+        return SECURE_SHARE_COOKIE if of_share else SECURE_COOKIE
+    return PLAIN_SHARE_COOKIE if of_share else PLAIN_COOKIE
+
+
+def _cookie(origin: bytes, value: bytes, *, of_share: bool) -> bytes:
+    secure = b"; Secure" if origin.startswith(b"https:") else b""
+    return _cookie_name(origin, of_share=of_share) + b"=" + value + b"; Path=/" + secure + b"; HttpOnly; SameSite=Lax"
 
 
 def safe_target(text: str) -> str:

@@ -2,19 +2,29 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
-from actors.errors import InvalidNameError, ShareNotFoundError, ShareSpentError
+from actors.errors import (
+    DomainNotFoundError,
+    DomainNotVerifiedError,
+    InvalidNameError,
+    ShareNotFoundError,
+    ShareSpentError,
+)
 from actors.handle import Sandbox
 from actors.history import describe_event, read_history
 from actors.memorystore import MemoryStore
 from actors.runtime import Runtime, open_runtime
 from actors.sandbox.admission import CutBecause, RefusedBecause, VisitRequest
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.domains import DomainBinding, Proof
+from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
+from actors.sandbox.sessions import read_named
 from actors.sandbox.urls import SHARE_PATH, Domain, PublicAddress
 from actors.shares import Share, find_share, redeem_share
 from actors.surroundings import Limits
@@ -195,3 +205,157 @@ async def test_wrong_link_finds_and_redeems_nothing(wrong: str) -> None:
             with pytest.raises(ShareNotFoundError):
                 await ask(runtime, name, found, port, secret)
         assert runtime.statistics().actors == 1
+
+
+# Custom hostnames.
+
+PREVIEW = "preview.my-app.com"
+
+
+async def bound(runtime: Runtime, sandbox: Sandbox, hostname: str = PREVIEW, port: int = 8080) -> DomainBinding:
+    """Bind a hostname, have it verified, and see that the sandbox has a gate."""
+    if (await sandbox.state()).auth is None:
+        await sandbox.set_preview_auth()
+    return await runtime.domains.verify(await sandbox.bind_domain(hostname, port))
+
+
+def at(binding: DomainBinding, share: Share) -> VisitRequest:
+    return VisitRequest(binding.port, share_secret=secret_of(share), binding=binding.number)
+
+
+async def redeemed(runtime: Runtime, binding: DomainBinding, share: Share) -> VisitRequest:
+    """What a browser sends that has opened the link at that hostname."""
+    named = read_named(secret_of(share))
+    assert named is not None
+    session = await redeem_share(runtime, NAME, named[0], 8080, named[1], binding=binding.number)
+    return VisitRequest(binding.port, sessions=(session.value,), binding=binding.number)
+
+
+async def test_link_on_a_custom_hostname_names_its_share_in_its_last_part() -> None:
+    async with sharing() as (runtime, sandbox):
+        await bound(runtime, sandbox)
+        share = await sandbox.share(8080, expires_in=60, custom_hostname="Preview.My-App.com.")
+        assert share.custom_hostname == PREVIEW
+        assert share.url is not None
+        assert share.url.startswith(f"https://{PREVIEW}{SHARE_PATH}{share.id}.")
+        assert len(secret_of(share)) == 60
+        assert [(one.id, one.custom_hostname, one.url) for one in await sandbox.list_shares()] == [
+            (share.id, PREVIEW, None)
+        ]
+        runtime.public_address = PublicAddress(Domain("localhost"), 8787, "http")
+        again = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        assert again.url is not None
+        assert again.url.startswith(f"http://{PREVIEW}:8787{SHARE_PATH}")
+        runtime.public_address = None
+        again = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        assert again.url is not None
+        assert again.url.startswith(f"https://{PREVIEW}{SHARE_PATH}")
+
+
+async def test_custom_hostname_that_does_not_lead_to_the_port_is_not_shared() -> None:
+    async with sharing() as (runtime, sandbox):
+        share = partial(sandbox.share, 8080, expires_in=60, custom_hostname=PREVIEW)
+        with pytest.raises(DomainNotFoundError):
+            await share()
+        asked = await sandbox.bind_domain(PREVIEW, 8080)
+        with pytest.raises(DomainNotVerifiedError, match="does not serve"):
+            await share()
+        await runtime.domains.verify(asked)
+        with pytest.raises(InvalidNameError, match="open to everybody"):
+            await share()
+        await sandbox.set_preview_auth()
+        await sandbox.expose_port(9090)
+        with pytest.raises(InvalidNameError, match="leads to port 8080, not to 9090"):
+            await sandbox.share(9090, expires_in=60, custom_hostname=PREVIEW)
+        with pytest.raises(ValueError, match="pass one of them"):
+            await share(hostname="example.com")
+        other = await runtime.get_sandbox("other", preview_auth=PreviewToken("a-token-of-some-length"))
+        await other.expose_port(8080)
+        with pytest.raises(DomainNotFoundError):
+            await other.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        runtime.domains.reserve([Domain("my-app.com")])
+        with pytest.raises(DomainNotVerifiedError):
+            await share()
+        assert await sandbox.list_shares() == []
+
+
+@pytest.mark.parametrize("how", ["unbind", "lead", "taken over", "revoke", "unexpose", "expire", "stop"])
+async def test_visits_by_a_link_on_a_custom_hostname_end_with_what_they_lean_on(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with sharing() as (runtime, sandbox):
+        binding = await bound(runtime, sandbox)
+        beside = await bound(runtime, sandbox, "other.my-app.com")
+        share = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        own = await sandbox.share(8080, expires_in=90, custom_hostname="other.my-app.com")
+        requests = [at(binding, share), await redeemed(runtime, binding, share)]
+        inside = [await enter(runtime, request) for request in requests]
+        bystander = await enter(runtime, at(beside, own))
+        because = CutBecause.UNBOUND
+        match how:
+            case "unbind":
+                assert await sandbox.unbind_domain(PREVIEW) == 2
+            case "lead":
+                await sandbox.bind_domain(PREVIEW, 9090)
+            case "taken over":
+                other = await runtime.get_sandbox("other")
+                await runtime.domains.verify(await other.bind_domain(PREVIEW, 8080), Proof.DNS)
+            case "revoke":
+                because = CutBecause.UNSHARED
+                assert await sandbox.revoke_share(share.id) == 2
+            case "unexpose":
+                because = CutBecause.UNEXPOSED
+                assert await sandbox.unexpose_port(8080) == 3
+            case "expire":
+                because = CutBecause.UNSHARED
+                await trio.sleep(61)
+            case "stop":
+                because = CutBecause.STOPPED
+                assert await sandbox.stop() == 3
+        assert [visit.cut_because for visit in inside] == [because] * 2
+        assert bool(bystander.cut_because) is (how in ("unexpose", "stop"))
+        for request in requests:
+            assert isinstance(await runtime.admit(NAME, request), RefusedBecause)
+            assert isinstance(runtime.admit_nowait(NAME, request), RefusedBecause | None)
+        if how != "stop":
+            with pytest.raises(ShareNotFoundError):
+                await redeemed(runtime, binding, share)
+        bystander.end()
+
+
+async def test_hostname_bound_again_has_none_of_the_links_of_before() -> None:
+    async with sharing() as (runtime, sandbox):
+        binding = await bound(runtime, sandbox)
+        share = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        session = await redeemed(runtime, binding, share)
+        await sandbox.unbind_domain(PREVIEW)
+        assert await sandbox.list_shares() == []
+        again = await bound(runtime, sandbox)
+        for request in (at(again, share), replace(session, binding=again.number)):
+            assert await runtime.admit(NAME, request) is RefusedBecause.AUTH_INVALID
+        for ask in (find_share, redeem_share):
+            for number in (binding.number, again.number):
+                with pytest.raises(ShareNotFoundError):
+                    await ask(runtime, NAME, share.id, 8080, secret_of(share)[17:], binding=number)
+        # What is over takes no room from what is made.
+        fresh = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        assert [*(await sandbox.state()).shares] == [fresh.id]
+
+
+async def test_link_on_a_custom_hostname_survives_a_restart_and_is_no_secret_in_the_log() -> None:
+    store = MemoryStore()
+    async with sharing(store) as (runtime, sandbox):
+        binding = await bound(runtime, sandbox)
+        share = await sandbox.share(8080, expires_in=60, once=True, custom_hostname=PREVIEW)
+        session = await redeemed(runtime, binding, share)
+        moments = await read_history(store, NAME)
+        described = [describe_event(moment.event) for moment in moments if moment.event is not None]
+        name, fields = described[-2]
+        assert (name, fields["hostname"], fields["binding"]) == ("hostname_shared", PREVIEW, binding.number)
+        assert "seal" not in fields
+        for hidden in (secret_of(share)[17:], session.sessions[0][17:]):
+            assert hidden.decode() not in repr(moments) + repr(described) + repr(session)
+    async with sharing(store) as (runtime, sandbox):
+        (await enter(runtime, session)).end()
+        with pytest.raises(ShareSpentError):
+            await redeemed(runtime, binding, share)

@@ -146,6 +146,31 @@ async def test_custom_hostname_is_explained_as_the_router_answers_it(preview_eng
     assert await assert_agrees(preview_engine, url, TOKEN) in {"ADMITTED", "WAKES"}
 
 
+async def test_link_on_a_custom_hostname_is_explained_and_not_used_up(preview_engine: PreviewEngine) -> None:
+    sandbox = await preview_engine.sandbox()
+    await preview_engine.expose(respond(b"hello"))
+    await sandbox.set_preview_auth(TOKEN)
+    await preview_engine.runtime.domains.verify(await sandbox.bind_domain("preview.my-app.com", 8080))
+    share = await sandbox.share(8080, expires_in=60, once=True, custom_hostname="preview.my-app.com")
+    assert share.url is not None
+    explained = await explain_now(preview_engine.runtime, share.url)
+    assert (explained.code, [step.answer for step in explained.steps][1:]) == ("SHARE_OPENS", ["share", "right"])
+    assert share.url.rpartition(".")[2] not in repr(explained)
+    own = await preview_engine.expose(respond(b"hello"))
+    part = share.url.partition(".com/")[2]
+    for wrong in (
+        share.url[:-1],
+        share.url.replace(share.id, "0" * 16),
+        share.url.replace(f"{share.id}.", ""),
+        own + part,
+    ):
+        assert await assert_agrees(preview_engine, wrong) == "INVALID_TOKEN"
+    assert (await preview_engine.request("POST", share.url, body=b"")).status == 303
+    assert await assert_agrees(preview_engine, share.url) == "SHARE_SPENT"
+    await sandbox.unbind_domain("preview.my-app.com")
+    assert await assert_agrees(preview_engine, share.url) == "MISDIRECTED_REQUEST"
+
+
 async def test_sandbox_that_cannot_be_loaded_is_answered_as_the_router_does(open_engine: OpenEngine) -> None:
     class Unreadable(MemoryStore):
         async def claim(self, sandbox: SandboxId, depose: int | None = None) -> Tenure:

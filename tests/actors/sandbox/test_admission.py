@@ -21,6 +21,7 @@ from actors.sandbox.events import (
     ContainerSpec,
     Event,
     HostHeader,
+    HostnameShared,
     PortExposed,
     PortUnexposed,
     PreviewAuthGraceEnded,
@@ -38,7 +39,7 @@ from actors.sandbox.events import (
     ShareRevoked,
 )
 from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId, Seal, ShareId
-from actors.sandbox.sessions import share_session
+from actors.sandbox.sessions import naming_share, share_session
 from actors.sandbox.state import SandboxState, evolve, fold
 from actors.testing.strategies import NOW, histories, states, visit_requests
 
@@ -539,3 +540,100 @@ def test_share_stands_when_the_gate_is_changed() -> None:
 def test_share_of_a_sleeping_sandbox_wakes_it() -> None:
     assert admit(after(EXPOSED, SHARED), by_link(), NOW) == NEEDS_WAKE
     assert admit(after(EXPOSED, SHARED), by_link(FIRST), NOW) is RefusedBecause.INVALID_TOKEN
+
+
+# Shares for custom hostnames.
+
+BOUND, ELSEWHERE = 7, 8
+NAMED = HostnameShared(LINKS_NAME, WEB, LINK.digest(), SEAL, NOW + 60, hostname="preview.my-app.com", binding=BOUND)
+
+
+def at_name(
+    secret: PreviewToken | None = None,
+    *,
+    session: bytes | None = None,
+    binding: int = BOUND,
+    port: Port = WEB,
+    share: str = LINKS_NAME,
+) -> VisitRequest:
+    """Somebody at a custom hostname, with a credential that names its share."""
+    sessions = () if session is None else (naming_share(share, session),)
+    shown = None if secret is None else naming_share(share, secret.reveal().encode())
+    return VisitRequest(port, sessions=sessions, share_secret=shown, binding=binding)
+
+
+def test_share_opens_its_custom_hostname_past_the_gate_and_the_visit_leans_on_both() -> None:
+    state = after(EXPOSED, GATE, NAMED, UP)
+    for request in (at_name(LINK), at_name(session=session_of(state))):
+        admitted = admit(state, request, NOW + 59)
+        assert isinstance(admitted, Grant)
+        assert (admitted.share, admitted.binding, admitted.auth_generation) == (LINKS_NAME, BOUND, None)
+        assert still_holds(state, admitted, NOW + 59.9) is None
+        assert still_holds(state, admitted, NOW + 60) is CutBecause.UNSHARED
+        assert admit(state, request, NOW + 60) is RefusedBecause.AUTH_INVALID
+    assert admit(after(EXPOSED, GATE, NAMED), at_name(LINK), NOW) == NEEDS_WAKE
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        at_name(FIRST),
+        at_name(LINK, binding=ELSEWHERE),
+        at_name(LINK, share="0000000000000000"),
+        at_name(session=b"forged"),
+        VisitRequest(WEB, share_secret=LINK.reveal().encode(), binding=BOUND),
+        VisitRequest(WEB, sessions=(session_of(after(EXPOSED, GATE, NAMED)),), binding=BOUND),
+        at_name(session=session_of(after(EXPOSED, GATE, NAMED)), binding=ELSEWHERE),
+    ],
+)
+def test_share_of_a_custom_hostname_opens_there_by_its_own_credentials_alone(request_: VisitRequest) -> None:
+    assert admit(after(EXPOSED, GATE, NAMED), request_, NOW) is RefusedBecause.AUTH_INVALID
+
+
+def test_share_of_a_custom_hostname_opens_no_name_below_the_base_domain_and_the_other_way_round() -> None:
+    state = after(EXPOSED, GATE, NAMED, UP)
+    assert admit(state, by_link(), NOW) is RefusedBecause.INVALID_TOKEN
+    assert admit(state, by_link(None, session=session_of(state)), NOW) is RefusedBecause.INVALID_TOKEN
+    plain = after(EXPOSED, GATE, SHARED, UP)
+    assert admit(plain, at_name(LINK), NOW) is RefusedBecause.AUTH_INVALID
+    assert admit(plain, at_name(session=session_of(plain)), NOW) is RefusedBecause.AUTH_INVALID
+
+
+def test_share_of_another_port_opens_no_custom_hostname() -> None:
+    state = after(EXPOSED, PortExposed(API, OTHER), GATE, NAMED, UP)
+    assert admit(state, at_name(LINK, port=API), NOW) is RefusedBecause.AUTH_INVALID
+
+
+def test_link_for_a_custom_hostname_that_opens_one_session_opens_by_that_session_alone() -> None:
+    once = HostnameShared(
+        LINKS_NAME, WEB, LINK.digest(), SEAL, NOW + 60, once=True, hostname="preview.my-app.com", binding=BOUND
+    )
+    state = after(EXPOSED, GATE, once, ShareRedeemed(LINKS_NAME), UP)
+    assert admit(state, at_name(LINK), NOW) is RefusedBecause.AUTH_INVALID
+    assert isinstance(admit(state, at_name(session=session_of(state)), NOW), Grant)
+
+
+@pytest.mark.parametrize("end", [ShareRevoked(LINKS_NAME), ShareExpired(LINKS_NAME), PortUnexposed(WEB)])
+def test_whoever_came_by_a_share_to_a_custom_hostname_leaves_with_it(end: Event) -> None:
+    before, state = after(EXPOSED, GATE, NAMED, UP), after(EXPOSED, GATE, NAMED, UP, end)
+    admitted = admit(before, at_name(LINK), NOW)
+    assert isinstance(admitted, Grant)
+    assert still_holds(state, admitted, NOW) in (CutBecause.UNSHARED, CutBecause.UNEXPOSED)
+    assert isinstance(admit(state, at_name(session=session_of(before)), NOW), RefusedBecause)
+
+
+def test_gate_opens_a_custom_hostname_beside_its_shares_and_is_asked_first() -> None:
+    state = after(EXPOSED, GATE, NAMED, UP, first=SEALED)
+    request = VisitRequest(
+        WEB,
+        sessions=(naming_share(LINKS_NAME, session_of(state)), signed_in(state)),
+        binding=BOUND,
+    )
+    admitted = admit(state, request, NOW)
+    assert isinstance(admitted, Grant)
+    assert (admitted.share, admitted.auth_generation) == (None, 2)
+    # When that session is over, the share's is there.
+    rotated = after(EXPOSED, GATE, NAMED, UP, PreviewAuthRotated(SECOND.digest()), first=SEALED)
+    admitted = admit(rotated, request, NOW)
+    assert isinstance(admitted, Grant)
+    assert admitted.share == LINKS_NAME

@@ -51,6 +51,7 @@ from actors.sandbox.events import (
     ContainerSpec,
     Event,
     HostHeader,
+    HostnameShared,
     PortExposed,
     PortUnexposed,
     PreviewAuthGraceEnded,
@@ -551,6 +552,26 @@ def test_link_that_opens_one_session_is_redeemed_once() -> None:
     redeem = RedeemShare(SHARE, 8080, ONE)
     assert decide(after(WEB, ONCE), redeem, 0.0) == (ShareRedeemed(SHARE),)
     assert_refused(after(WEB, ONCE, ShareRedeemed(SHARE)), redeem, ShareSpentError, "once")
+
+
+def test_custom_hostname_is_shared_while_its_port_is_exposed_and_a_gate_makes_it_private() -> None:
+    command = CreateShare(8080, SHARE, ONE, SEAL, 60.0, hostname="preview.my-app.com", binding=7)
+    shared = HostnameShared(SHARE, Port(8080), ONE, SEAL, 60.0, hostname="preview.my-app.com", binding=7)
+    gate = PreviewAuthSet(TWO)
+    assert decide(after(WEB, gate), command, 0.0) == (shared,)
+    assert decide(after(WEB, gate, shared), command, 5.0) == ()
+    assert_refused(after(WEB), command, InvalidNameError, "open to everybody.*set preview auth")
+    open_ports = fold([SandboxCreated(APP, ContainerSpec(), open_ports=True), gate])
+    assert_refused(open_ports, command, InvalidNameError, "only while it is exposed")
+
+
+def test_link_of_a_custom_hostname_is_redeemed_there_alone() -> None:
+    shared = HostnameShared(SHARE, Port(8080), ONE, SEAL, 60.0, hostname="preview.my-app.com", binding=7)
+    state = after(WEB, PreviewAuthSet(TWO), shared)
+    assert decide(state, RedeemShare(SHARE, 8080, ONE, 7), 0.0) == ()
+    for binding in (None, 6, 8):
+        assert_refused(state, RedeemShare(SHARE, 8080, ONE, binding), ShareNotFoundError, "no such share")
+    assert_refused(after(WEB, SHARED), RedeemShare(SHARE, 8080, ONE, 7), ShareNotFoundError, "no such share")
 
 
 def test_share_is_revoked_and_one_that_is_not_there_left_alone() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 from actors.sandbox.ids import Port, Seal, ShareId
-from actors.sandbox.sessions import gate_session, share_session
+from actors.sandbox.sessions import gate_session, naming_share, read_named, share_session
 from actors.sandbox.state import Sharing
 
 SEAL, OTHER = Seal(b"1" * 32), Seal(b"2" * 32)
@@ -31,6 +31,16 @@ def test_every_difference_makes_another_session() -> None:
     assert len(set(sessions)) == len(sessions)
     # Short enough for a cookie, and nothing in it that would need quoting (RFC 6265 section 4.1.1).
     assert all(re.fullmatch(rb"[A-Za-z0-9_-]{43}", session) for session in sessions)
+
+
+def test_name_of_a_share_is_read_back_and_nothing_else_has_one() -> None:
+    session = share_session(sharing())
+    named = naming_share("k3v9x0q2m7t1z8aa", session)
+    assert read_named(named) == ("k3v9x0q2m7t1z8aa", session)
+    assert len(named) == 60
+    assert read_named(session) is None
+    assert read_named(b"") is None
+    assert read_named(b"\xff.x.y") == ("\xff", b"x.y")
 
 
 def test_session_is_the_same_each_time_and_stays_the_same_from_version_to_version() -> None:

@@ -11,6 +11,7 @@ from actors.sandbox.events import (
     ContainerSpec,
     Event,
     HostHeader,
+    HostnameShared,
     PortExposed,
     PortUnexposed,
     PreviewAuthGraceEnded,
@@ -22,8 +23,9 @@ from actors.sandbox.events import (
     SandboxCreated,
     SandboxDestroyed,
     SandboxStopped,
+    ShareCreated,
 )
-from actors.sandbox.ids import Port, PortToken, SandboxId
+from actors.sandbox.ids import Port, PortToken, SandboxId, Seal, ShareId
 from actors.sandbox.state import (
     SNAPSHOT_VERSION,
     Exposure,
@@ -265,7 +267,21 @@ def test_snapshot_of_before_there_was_sleep_is_of_a_sandbox_that_does_not_sleep(
     assert restore(1, old) == after(WEB, RunStarted("run-1"))
 
 
-@pytest.mark.parametrize("version", [0, 3, 1000])
+def test_snapshot_of_version_2_is_of_shares_below_base_domains_and_later_ones_keep_their_hostname() -> None:
+    share = (ShareId("k3v9x0q2m7t1z8aa"), Port(8080), ONE, Seal(bytes(32)), 60.0)
+    old = after(WEB, ShareCreated(*share))
+    fields = snapshot(old)
+    (kept,) = fields["shares"] if isinstance(fields["shares"], list) else []
+    shares = [{name: value for name, value in kept.items() if name not in ("hostname", "binding")}]
+    assert restore(2, {**fields, "shares": shares}) == old
+    bound = after(WEB, HostnameShared(*share, hostname="preview.my-app.com", binding=7))
+    assert restore(SNAPSHOT_VERSION, snapshot(bound)) == bound
+    assert bound != old
+    # One that does not know of it would let the link open below the base domain.
+    assert SNAPSHOT_VERSION == 3
+
+
+@pytest.mark.parametrize("version", [0, 4, 1000])
 def test_snapshot_of_another_version_is_refused(version: int) -> None:
     with pytest.raises(UnknownRecordError, match=f"version {version}"):
         restore(version, snapshot(after(WEB)))

@@ -35,6 +35,29 @@ async def test_share_of_a_port_that_is_open_but_not_exposed_is_found_and_revoked
     await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"{at}/shares/{share['id']}")
 
 
+async def test_share_on_a_custom_hostname_is_one_that_leads_here_and_is_private(stage: Stage) -> None:
+    await stage.make()
+    await stage.got("PUT", AT, status=201)
+    name = "preview.my-app.com"
+    wanted = {"expires_in": 60, "custom_hostname": name}
+    await stage.refused(404, "DOMAIN_NOT_FOUND", "POST", f"{AT}/shares", wanted)
+    await stage.got("PUT", f"/v1/domains/{name}", {"sandbox": "my-app", "port": 8080}, status=201)
+    await stage.refused(409, "DOMAIN_NOT_VERIFIED", "POST", f"{AT}/shares", wanted)
+    stage.published.add(name)
+    await stage.got("POST", f"/v1/domains/{name}/verify")
+    await stage.refused(400, "INVALID_NAME", "POST", f"{AT}/shares", wanted)
+    await stage.got("PUT", "/v1/sandboxes/my-app/preview-auth", {"token": "auto"})
+    stage.engine.container().handlers[8080] = respond()
+    share = await stage.got("POST", f"{AT}/shares", wanted, status=201)
+    assert share["custom_hostname"] == name
+    assert share["url"].startswith(f"https://{name}/")
+    assert (await stage.engine.get(share["url"])).status == 303
+    assert (await stage.got("GET", f"{AT}/shares"))["shares"] == [{**share, "url": None}]
+    await stage.refused(400, "INVALID_NAME", "POST", f"{AT}/shares", {**wanted, "custom_hostname": "a b"})
+    await stage.got("DELETE", f"/v1/domains/{name}")
+    assert (await stage.got("GET", f"{AT}/shares"))["shares"] == []
+
+
 async def test_port_that_is_not_exposed_cannot_be_shared(stage: Stage) -> None:
     await stage.make()
     await stage.refused(409, "NOT_EXPOSED", "POST", f"{AT}/shares", {"expires_in": 60})

@@ -51,6 +51,16 @@ def test_link_is_told_once_and_revoked_by_its_id(server: Script, portico: Comman
     assert "ended: 1" in portico("share", "revoke", "my-app", "sh-1").err
 
 
+def test_link_may_be_on_a_custom_hostname(server: Script, portico: Command) -> None:
+    shown = {**SHARE, "custom_hostname": "preview.my-app.com"}
+    server.answer(201, {**shown, "url": "https://preview.my-app.com/secret"})
+    said = portico("share", "create", "my-app", "8000", "--expires-in", "60", "--custom-hostname", "preview.my-app.com")
+    assert (said.code, said.out) == (0, "https://preview.my-app.com/secret\n")
+    assert server.asked[0].json == {"expires_in": 60.0, "once": False, "custom_hostname": "preview.my-app.com"}
+    server.answer(200, {"shares": [shown]})
+    assert "preview.my-app.com" in portico("share", "list", "my-app").out
+
+
 @pytest.mark.parametrize("own", [None, "preview-token-of-the-owner"])
 def test_preview_token_is_told_once_and_never_an_argument(
     own: str | None, server: Script, portico: Command, monkeypatch: pytest.MonkeyPatch

@@ -163,6 +163,18 @@ def test_share_is_revoked_by_its_id_alone(run: Run, script: Script) -> None:
     assert [asked.target for asked in script.asked] == [f"/v1/sandboxes/my-app/shares/sh-{n}" for n in (1, 2)]
 
 
+def test_share_may_be_on_a_custom_hostname(run: Run, script: Script) -> None:
+    shown = {"id": "sh-1", "port": 8080, "expires_at": "then", "once": False, "custom_hostname": "preview.my-app.com"}
+    script.answer(201, {**shown, "url": "https://preview.my-app.com/secret"})
+
+    async def main(client: AsyncClient) -> None:
+        share = await _sandbox(client).share(8080, expires_in=60, custom_hostname="preview.my-app.com")
+        assert share.custom_hostname == "preview.my-app.com"
+
+    run(main)
+    assert script.asked[0].json == {"expires_in": 60, "once": False, "custom_hostname": "preview.my-app.com"}
+
+
 def test_preview_that_a_port_has_not_is_not_deleted(run: Run, script: Script) -> None:
     shown = {"id": "p", "sandboxId": "my-app", "orgId": "o", "hostname": "h", "port": 80, "createdAt": "t", "new": 1}
     script.answer(201, shown)

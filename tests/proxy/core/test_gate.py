@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.gate import (
+    NAMED_SESSION_BYTES,
     PLAIN_COOKIE,
+    PLAIN_SHARE_COOKIE,
     SECURE_COOKIE,
+    SECURE_SHARE_COOKIE,
     SESSIONS_MAX,
     Form,
     clear_cookie,
@@ -68,6 +71,29 @@ def test_sessions_are_read_by_their_exact_name_and_length(value: bytes, found: t
 def test_each_scheme_has_its_own_cookie() -> None:
     assert shown(cookie(name=PLAIN_COOKIE), origin=PLAIN_ORIGIN) == (SESSION,)
     assert shown(cookie(), origin=PLAIN_ORIGIN) == ()
+
+
+def cookies(value: bytes) -> RequestHead:
+    return RequestHead(b"GET", b"/", b"1.1", fields(("Cookie", value)))
+
+
+def test_cookie_of_a_share_is_read_at_custom_hostnames_beside_the_gates() -> None:
+    named = b"k3v9x0q2m7t1z8aa." + SESSION
+    assert len(named) == NAMED_SESSION_BYTES
+    for origin, secure in ((ORIGIN, True), (PLAIN_ORIGIN, False)):
+        gate, share = (SECURE_COOKIE, SECURE_SHARE_COOKIE) if secure else (PLAIN_COOKIE, PLAIN_SHARE_COOKIE)
+        request = cookies(b"a=1; " + share + b"=" + named + b"; " + gate + b"=" + SESSION)
+        for is_custom, found in ((True, {SESSION, named}), (False, {SESSION})):
+            seen = shown_by(request, origin, is_custom=is_custom)
+            assert seen is not None
+            assert {*seen.sessions} == found
+        # Neither under the other's name.
+        wrong = cookies(share + b"=" + SESSION + b"; " + gate + b"=" + named)
+        assert shown_by(wrong, origin, is_custom=True) is None
+        for value in (set_cookie(origin, named, of_share=True), clear_cookie(origin, of_share=True)):
+            assert value.startswith(share + b"=")
+            assert (b"; Secure" in value) is secure
+            assert is_gate_cookie(value), "no service sees it or sets it"
 
 
 def test_number_of_sessions_is_bounded() -> None:
