@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
-from actors import CustomDomainRequiredError, Domain, InvalidNameError
+from actors import SHARE_PATH, CustomDomainRequiredError, Domain, InvalidNameError
+from proxy.core.gate import share_path_secret
 from proxy.core.headers import MASK
 from proxy.core.hostname import (
     DEFAULT_PORTS,
@@ -158,6 +159,12 @@ class Target:
         return cls(scheme, host, path, _preview(host))
 
     @property
+    def share_secret(self) -> str | None:
+        """What opens, if this is the link of a share; it is the path's last part. None: it is no link."""
+        secret = share_path_secret(self.path.partition("?")[0].encode("ascii"))
+        return None if secret is None else secret.decode("ascii")
+
+    @property
     def port(self) -> int:
         """Where to connect."""
         return self.host.port or DEFAULT_PORTS[self.scheme]
@@ -188,10 +195,12 @@ class Target:
 
     def at(self, path: str) -> str:
         """Return the URL of another path, as it may be shown; a query is left out, as it may hold a secret."""
-        return self.shown_origin + path.partition("?")[0]
+        return self.shown_origin + (SHARE_PATH + MASK if path.startswith(SHARE_PATH) else path.partition("?")[0])
 
     def scrub(self, text: str) -> str:
         """Return `text` fit for printing: without the token, should it have got in, and on one line."""
+        if self.share_secret is not None:
+            text = text.replace(self.share_secret, MASK)
         if isinstance(self.preview, TokenHost):
             label = self.host.name.partition(".")[0]
             text = text.replace(label, self.shown.partition(".")[0])

@@ -12,11 +12,20 @@ from typing import Final
 
 from actors import HostHeader, Moment, SandboxState, describe_event
 from proxy.core.diagnosis import Finding, Outcome, Reply, Step, Target, ok, skipped
-from proxy.core.hostname import TokenHost
+from proxy.core.hostname import PreviewHost, TokenHost
 from proxy.core.symptoms import host_check, judge_host_check
 
 _LISTENING: Final = "0A"
 """TCP_LISTEN in the fourth column of /proc/net/tcp (include/net/tcp_states.h)."""
+
+
+_SHARE_ENDS: Final = {
+    "share_revoked": "was revoked",
+    "share_expired": "had come to its time",
+    "port_unexposed": "went with its port, which was taken back",
+    "sandbox_destroyed": "went with its sandbox, which was destroyed",
+}
+"""{event: what it was to a share that it has ended}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,21 @@ class Facts:
     """Its kind."""
     host_header: HostHeader | None
     """None: the port is not exposed."""
+    share: "ShareFacts | None" = None
+    """What the log knows of the share whose id the host names; None: there is none of that id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFacts:
+    """What has become of a share."""
+
+    id: str
+    expires_at: float
+    redeemed_at: float | None = None
+    """When one that opens one session has opened it."""
+    ended_at: float | None = None
+    end: str = ""
+    """What has ended it; empty: nothing yet, unless its time is over."""
 
 
 def facts_of(moments: Sequence[Moment], target: Target) -> Facts | None:
@@ -55,6 +79,7 @@ def facts_of(moments: Sequence[Moment], target: Target) -> Facts | None:
     run_since: float | None = None
     status_since = moments[0].time
     run_end: str | None = None
+    share: ShareFacts | None = None
     before: SandboxState | None = None
     for moment in moments:
         state = moment.state
@@ -73,6 +98,7 @@ def facts_of(moments: Sequence[Moment], target: Target) -> Facts | None:
             name, fields = describe_event(moment.event)
             if name == "run_ended":
                 run_end = str(fields["reason"])
+        share = _share_after(share, moment, before, preview)
         before = state
     state = moments[-1].state
     exposure = state.ports.get(preview.port)
@@ -91,7 +117,25 @@ def facts_of(moments: Sequence[Moment], target: Target) -> Facts | None:
         run_end=run_end if state.run_id is None else None,
         container=state.container.kind,
         host_header=None if exposure is None else exposure.host_header,
+        share=share,
     )
+
+
+def _share_after(
+    known: ShareFacts | None, moment: Moment, before: SandboxState | None, preview: PreviewHost
+) -> ShareFacts | None:
+    """Return what is known of the share that the host names, after one moment more."""
+    if not isinstance(preview, TokenHost):
+        return None
+    name = preview.token.reveal()
+    now, then = moment.state.shares.get(name), None if before is None else before.shares.get(name)
+    if now is not None:
+        share = known if known is not None and then is not None else ShareFacts(str(now.share), now.expires_at)
+        return replace(share, redeemed_at=moment.time) if now.redeemed and share.redeemed_at is None else share
+    if then is None or known is None:
+        return known
+    event = "" if moment.event is None else describe_event(moment.event)[0]
+    return replace(known, ended_at=moment.time, end=_SHARE_ENDS.get(event, "ended"))
 
 
 def _generation(state: SandboxState, port: int) -> int | None:
@@ -110,11 +154,14 @@ def judge_record(facts: Facts | None, target: Target, folder: str) -> Finding:
     port = target.preview.port
     if facts.exposed and facts.exposed_since is not None:
         said.append(f"port {port:d} has had its URL since {shown_time(facts.exposed_since)}")
-        said.append("the token fits" if facts.token_fits else "the token is another one")
+        if facts.share is None:
+            said.append("the token fits" if facts.token_fits else "the token is another one")
     elif facts.exposed_since is not None:
         said.append(f"port {port:d} was taken back at {shown_time(facts.exposed_since)}")
     else:
         said.append(f"port {port:d} was never exposed")
+    if facts.share is not None:
+        said.append(f"link {facts.share.id} {_standing(facts.share)}")
     if facts.gated_since is not None:
         said.append(f"preview token in force since {shown_time(facts.gated_since)}")
     if facts.run_since is None:
@@ -124,6 +171,13 @@ def judge_record(facts: Facts | None, target: Target, folder: str) -> Finding:
     else:
         said.append(f"asleep since {shown_time(facts.run_since)}" + (f" ({facts.run_end})" if facts.run_end else ""))
     return ok(Step.RECORD, "; ".join(said))
+
+
+def _standing(share: ShareFacts) -> str:
+    if share.ended_at is not None:
+        return f"{share.end} at {shown_time(share.ended_at)}"
+    opened = "" if share.redeemed_at is None else f", opened its one session at {shown_time(share.redeemed_at)}"
+    return f"opens until {shown_time(share.expires_at)}{opened}"
 
 
 def sharpen(
@@ -143,6 +197,8 @@ def sharpen(
     if facts is None or preview is None or found.outcome is not Outcome.FAILED:
         return found
     port = f"{preview.port:d}"
+    if found.step is Step.TOKEN and said is not None and target.share_secret is not None:
+        return _sharpen_link(found, facts, said)
     if found.step is Step.TOKEN and said is not None and said.status == 404:
         if facts.status == "destroyed":
             when = shown_time(facts.status_since)
@@ -150,6 +206,12 @@ def sharpen(
                 found,
                 text=f"the sandbox was destroyed at {when}",
                 mend=f"make it anew, and take its new URL: get_sandbox({str(preview.sandbox)!r}), expose_port({port})",
+            )
+        if facts.share is not None:
+            return replace(
+                found,
+                text=f"the host names link {facts.share.id}, and the URL has not its secret",
+                mend="take the whole link, as share() returned it: it is told once",
             )
         if not facts.exposed:
             since = "was never exposed"
@@ -177,6 +239,21 @@ def sharpen(
     if found.step is Step.SERVICE and said is not None and check is not None:
         return judge_host_check(target, said, check, preserved=facts.host_header is HostHeader.PRESERVE)
     return found
+
+
+def _sharpen_link(found: Finding, facts: Facts, said: Reply) -> Finding:
+    """Return the finding about a share's link with what the log knows of that share."""
+    share = facts.share
+    if said.status == 410 and share is not None and share.redeemed_at is not None:
+        return replace(found, text=f"{found.text}, at {shown_time(share.redeemed_at)}")
+    if said.status != 404:
+        return found
+    if share is None:
+        return replace(found, text="the sandbox never had a link of that name, as far back as its log goes")
+    if share.ended_at is not None:
+        return replace(found, text=f"link {share.id} {share.end} at {shown_time(share.ended_at)}")
+    text = f"link {share.id} is not of that secret, or its time was over at {shown_time(share.expires_at)}"
+    return replace(found, text=text)
 
 
 def listening_addresses(table: str, port: int) -> list[str]:

@@ -42,7 +42,10 @@ def judge_name(target: Target) -> Finding:
     if preview is not None:
         form = "token form" if isinstance(preview, TokenHost) else "built-in form, no token"
         return ok(Step.NAME, f"port {preview.port:d} of sandbox {preview.sandbox} under {target.domain} ({form})")
-    mend = "take the URL as expose_port() returned it: https://8080-my-app-<token>.previews.example.com/"
+    mend = (
+        "take the URL as expose_port() returned it: https://8080-my-app-<token>.previews.example.com/; "
+        "of a custom hostname, portico explain URL says where it leads, and what its links are worth"
+    )
     if target.host.kind is not HostKind.NAME:
         return failed(Step.NAME, "the host is an IP address, and a preview is told by its name", mend)
     label = target.host.name.partition(".")[0]

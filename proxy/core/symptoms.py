@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from proxy.core.diagnosis import Finding, NoReply, Reply, Silence, Step, Target, failed, ok
+from proxy.core.diagnosis import Finding, NoReply, Reply, Silence, Step, Target, failed, ok, skipped
 from proxy.core.pages import Code
 
 _REFUSED: Final = frozenset({400, 403, 421})
@@ -32,6 +32,11 @@ def _sandbox(target: Target) -> str:
     return "" if target.preview is None else str(target.preview.sandbox)
 
 
+def _new_link(target: Target, *, once: bool = False) -> str:
+    more = ", once=True" if once else ""
+    return f"(await sandbox.share({_port(target)}, expires_in=3600{more})).url"
+
+
 _SOON: Final = "ask again in a moment: portico doctor URL"
 
 # {code: what it means}; every other code is about the request itself.
@@ -52,12 +57,20 @@ _CAUSES: Final = {
     Code.AUTH_REQUIRED: _Cause(
         Step.TOKEN,
         "the sandbox has preview auth, and no preview token was sent",
-        lambda _: "send it: PORTICO_PREVIEW_TOKEN=... portico doctor URL; a client sends Authorization: Bearer ...",
+        lambda target: (
+            "send it: PORTICO_PREVIEW_TOKEN=... portico doctor URL; a client sends Authorization: Bearer ..., "
+            f"a browser is asked for it on a page; whoever is not to have it gets a link: {_new_link(target)}"
+        ),
     ),
     Code.AUTH_INVALID: _Cause(
         Step.TOKEN,
         "the sandbox has preview auth, and the preview token that was sent is not, or no longer, the right one",
         lambda _: "take the present one; who has lost it draws another: await sandbox.rotate_preview_auth()",
+    ),
+    Code.NOT_FOUND: _Cause(
+        Step.TOKEN,
+        "below /.portico/ the preview's host answers itself, and there is no such page",
+        lambda target: f"ask for a page of the service's own: portico doctor {target.shown_origin}/",
     ),
     Code.STALE_PREVIEW_URL: _Cause(
         Step.RUN,
@@ -149,6 +162,34 @@ def judge_reply(target: Target, said: Reply | NoReply) -> list[Finding]:
         # Only there do the words know more than the code: which addresses were tried, what took too long.
         text = f"{text} (the server says: {said.error})"
     return [*(ok(step, _SOUND[step]) for step in before), failed(cause.step, text, cause.mend(target))]
+
+
+def judge_link(target: Target, said: Reply | NoReply) -> list[Finding]:
+    """Say what the answer to a GET of a share's link means for the link.
+
+    A sound one gives a session and sends its visitor on; then the preview itself is to be asked. One that opens once is
+    not opened by being looked at, so what lies behind it is not looked at either.
+    """
+    if isinstance(said, NoReply):
+        return [_judge_silence(said)]
+    step = Step.TOKEN
+    if said.status == 303 and said.code is None:
+        return [ok(step, "the link opens")]
+    match said.code:
+        case Code.METHOD_NOT_ALLOWED:
+            behind = (Step.RUN, Step.PORT, Step.SERVICE, Step.WEBSOCKET, Step.EVENTS)
+            why = "looking would open the link, which opens once"
+            return [ok(step, "the link opens one session, and has not yet"), *(skipped(one, why) for one in behind)]
+        case Code.SHARE_SPENT:
+            text = "the link has opened the one session that it opens"
+            return [failed(step, text, f"make another: {_new_link(target, once=True)}")]
+        case Code.INVALID_TOKEN:
+            text = "the server knows no such link: it has ended, by time or by its owner, or its port is not exposed"
+            return [failed(step, text, f"make another: {_new_link(target)}")]
+        case Code.TOO_MANY_TRIES:
+            text = "too many wrong links or tokens came from this address of late"
+            return [failed(step, text, "ask again in a minute: portico doctor URL")]
+    return judge_reply(target, said)
 
 
 _SOUND: Final = {Step.TOKEN: "opens", Step.RUN: "the sandbox is up"}

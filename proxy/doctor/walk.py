@@ -6,7 +6,7 @@ handshake and a ping it does nothing to a service.
 
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy.config import HostPort
@@ -34,7 +34,7 @@ from proxy.core.reaching import (
     judge_server,
     judge_tls,
 )
-from proxy.core.symptoms import judge_reply
+from proxy.core.symptoms import judge_link, judge_reply
 from proxy.doctor.asking import Question, ask, open_websocket, watch_events
 from proxy.doctor.reach import Route, TLSError, check_tls, find_route, look_up
 
@@ -164,16 +164,29 @@ class _Walk:
         return self.add(ok(Step.TLS, "the certificate covers the name, and is trusted here"))
 
     async def _look_in(self, route: Route) -> bool:
-        """Ask the preview itself."""
-        errand = self._errand
+        """Ask the preview itself; by its link first, if that is what was given."""
+        errand, secret = self._errand, self._target.share_secret
+        facts, listening = (None, ()) if errand.record is None else (errand.record.facts, errand.record.listening)
+        if secret is not None:
+            said = await ask(route, self._question(self._target.path, ("Accept", "*/*")), QUICK_TIMEOUT_S)
+            judged = judge_link(self._target, said)
+            reply = None if isinstance(said, NoReply) else said
+            sound = [self.add(sharpen(one, facts, self._target, reply, listening)) for one in judged]
+            if not all(sound) or len(judged) > 1:
+                return False
+            # From here on as a program that has the link.
+            self._fields = (*self._fields, ("Portico-Share", secret))
+            self._target = replace(self._target, path="/")
         said = await ask(route, self._question(self._target.path, ("Accept", "*/*")), errand.timeout_s)
         if isinstance(said, Reply) and said.code is Code.AUTH_REQUIRED and errand.preview_token is not None:
             self._fields = (*self._fields, ("X-OC-Preview-Token", errand.preview_token))
             said = await ask(route, self._question(self._target.path, ("Accept", "*/*")), errand.timeout_s)
         reply = None if isinstance(said, NoReply) else said
-        facts, listening = (None, ()) if errand.record is None else (errand.record.facts, errand.record.listening)
         going_on = True
         for found in judge_reply(self._target, said):
+            if secret is not None and found.step is Step.TOKEN and found.outcome is Outcome.OK:
+                # Said of the link already.
+                continue
             going_on = self.add(sharpen(found, facts, self._target, reply, listening)) and going_on
         return going_on
 

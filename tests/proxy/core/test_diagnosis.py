@@ -156,3 +156,12 @@ def test_nothing_failed_is_nothing_to_mend() -> None:
 def test_of_two_findings_on_a_step_the_failed_one_counts() -> None:
     diagnosis = diagnose([ok(Step.TLS, "well"), failed(Step.TLS, "not any more", "mend"), ok(Step.TLS, "well")])
     assert diagnosis.mend == "mend"
+
+
+@pytest.mark.parametrize("host", ["8080-my-app-share00000000001.example.com", "preview.my-app.com"])
+def test_secret_of_a_link_is_scrubbed(host: str) -> None:
+    target = Target.read(f"https://{host}/.portico/share/secret-of-a-link?x=1")
+    assert target.share_secret == "secret-of-a-link"
+    assert "secret-of-a-link" not in target.scrub("it says: /.portico/share/secret-of-a-link") + target.at(target.path)
+    assert Target.read(f"https://{host}/.portico/share/").share_secret is None
+    assert Target.read(f"https://{host}/").share_secret is None

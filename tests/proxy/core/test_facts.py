@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from actors import ContainerSpec, HostHeader, Moment, SandboxId, SandboxState
+from actors.sandbox.events import Event, PortUnexposed, SandboxDestroyed, ShareExpired, ShareRevoked
+from actors.sandbox.ids import Port, Seal, ShareId
+from actors.sandbox.state import Sharing
 from proxy.core.diagnosis import Finding, Outcome, Reply, Step, Target, failed, ok
 from proxy.core.facts import Facts, facts_of, judge_record, listening_addresses, sharpen, shown_time
 
@@ -156,3 +160,53 @@ def test_listening_addresses_are_read_from_proc() -> None:
 
 def test_time_is_shown_in_utc() -> None:
     assert shown_time(NOON) == "2027-01-15 08:00:00Z"
+
+
+# Links.
+
+LINK = Target.read("https://8080-my-app-share00000000001.example.com/.portico/share/secret-of-a-link")
+SHARE = Sharing(ShareId("share00000000001"), Port(8080), 2, bytes(32), Seal(bytes(32)), NOON + 600, once=True)
+BARE = SandboxState(SandboxId("my-app"), ContainerSpec())
+STANDING = replace(BARE, shares={SHARE.share: SHARE})
+SPENT = replace(BARE, shares={SHARE.share: replace(SHARE, redeemed=True)})
+OVER = failed(Step.TOKEN, "the server knows no such link", "make another")
+
+
+def lived(*states: tuple[Event | None, SandboxState]) -> Facts:
+    facts = facts_of([Moment(n, 1, NOON + n, event, state) for n, (event, state) in enumerate(states)], LINK)
+    assert facts is not None
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (ShareRevoked(SHARE.share), "link share00000000001 was revoked at 2027-01-15 08:00:02Z"),
+        (ShareExpired(SHARE.share), "had come to its time"),
+        (PortUnexposed(Port(8080)), "went with its port, which was taken back"),
+        (SandboxDestroyed(), "went with its sandbox"),
+    ],
+)
+def test_log_says_what_has_ended_a_link(end: Event, words: str) -> None:
+    facts = lived((None, BARE), (None, STANDING), (end, BARE))
+    assert words in sharpen(OVER, facts, LINK, Reply(404, ()), ()).text
+    assert words in judge_record(facts, LINK, "portico-data").text
+
+
+def test_log_says_when_a_link_was_opened_and_whether_there_ever_was_one() -> None:
+    spent = lived((None, BARE), (None, STANDING), (None, SPENT), (None, SPENT))
+    assert sharpen(OVER, spent, LINK, Reply(410, ()), ()).text == f"{OVER.text}, at 2027-01-15 08:00:02Z"
+    assert "opened its one session at 2027-01-15 08:00:02Z" in judge_record(spent, LINK, "portico-data").text
+    never = lived((None, BARE))
+    assert "never had a link of that name" in sharpen(OVER, never, LINK, Reply(404, ()), ()).text
+    standing = lived((None, STANDING))
+    assert "not of that secret, or its time was over" in sharpen(OVER, standing, LINK, Reply(404, ()), ()).text
+    assert "link share00000000001 opens until 2027-01-15 08:10:00Z" in judge_record(standing, LINK, "data").text
+
+
+def test_host_of_a_link_without_its_secret_is_told_from_a_wrong_token() -> None:
+    target = Target.read("https://8080-my-app-share00000000001.example.com/")
+    facts = facts_of([Moment(1, 1, NOON, None, STANDING)], target)
+    found = sharpen(OVER, facts, target, Reply(404, ()), ())
+    assert "has not its secret" in found.text
+    assert "whole link" in found.mend

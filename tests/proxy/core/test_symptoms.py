@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.diagnosis import NoReply, Outcome, Reply, Silence, Step, Target
 from proxy.core.pages import Code, refusal
-from proxy.core.symptoms import host_check, judge_host_check, judge_reply
+from proxy.core.symptoms import host_check, judge_host_check, judge_link, judge_reply
 
 TOKEN = "k3v9x0q2m7t1z8aa"
 LABEL = f"8080-my-app-{TOKEN}"
@@ -183,3 +183,50 @@ def test_service_that_wants_https_is_heard() -> None:
     found = judge_reply(plain, page(301, "", location=f"https://{LABEL}.example.com/"))[-1]
     assert found.outcome is Outcome.FAILED
     assert found.mend == "use the URL with https: portico doctor https://8080-my-app-****.example.com/"
+
+
+# Links.
+
+LINK = Target.read("https://8080-my-app-share00000000001.example.com/.portico/share/secret-of-a-link")
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "words"),
+    [
+        (
+            Reply(303, (("location", "https://elsewhere.example.com/"),)),
+            Outcome.OK,
+            "the link opens",
+        ),
+        (ours(Code.METHOD_NOT_ALLOWED), Outcome.OK, "one session, and has not yet"),
+        (
+            ours(Code.SHARE_SPENT),
+            Outcome.FAILED,
+            "make another: (await sandbox.share(8080, expires_in=3600, once=True",
+        ),
+        (ours(Code.INVALID_TOKEN), Outcome.FAILED, "make another: (await sandbox.share(8080, expires_in=3600)).url"),
+        (ours(Code.TOO_MANY_TRIES), Outcome.FAILED, "in a minute"),
+        (NoReply(Silence.CLOSED, 1.0), Outcome.FAILED, "without an answer"),
+    ],
+)
+def test_answer_to_a_link_says_what_the_link_is_worth(said: Reply | NoReply, outcome: Outcome, words: str) -> None:
+    first, *rest = judge_link(LINK, said)
+    assert first.outcome is outcome
+    assert words in f"{first.text} {first.mend}"
+    assert all(found.outcome is Outcome.SKIPPED for found in rest)
+    # One that opens once is not looked behind.
+    assert bool(rest) is (isinstance(said, Reply) and said.code is Code.METHOD_NOT_ALLOWED)
+
+
+def test_link_that_cannot_be_judged_is_as_any_other_answer() -> None:
+    assert [found.step for found in judge_link(LINK, ours(Code.QUARANTINED))][-1] is Step.RUN
+
+
+def test_who_lacks_the_token_is_told_of_links_too() -> None:
+    assert "(await sandbox.share(8080, expires_in=3600)).url" in judge_reply(LINK, ours(Code.AUTH_REQUIRED))[0].mend
+
+
+def test_page_of_ours_that_is_not_there_is_told_from_the_services() -> None:
+    (found,) = judge_reply(LINK, ours(Code.NOT_FOUND))
+    assert (found.step, "no such page" in found.text) == (Step.TOKEN, True)
+    assert found.mend.endswith("portico doctor https://8080-my-app-****.example.com/")

@@ -12,6 +12,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import Ping
 from wsproto.utilities import generate_accept_token
 
+from actors import Share
 from proxy.config import HostPort
 from proxy.core.diagnosis import Diagnosis, Finding, Outcome, Step, Target
 from proxy.core.facts import Facts
@@ -128,6 +129,70 @@ async def test_nothing_listening_is_the_ports_failure_and_says_where_it_was_trie
     found = failed_step(await examine(errand(await engine.expose())))
     assert found.step is Step.PORT
     assert "nothing answers on port 8080" in found.text
+
+
+# Links.
+
+
+async def shared(engine: PreviewEngine, *, once: bool = False) -> Share:
+    share = await (await engine.sandbox()).share(8080, expires_in=600, once=once, hostname=engine.domain)
+    assert share.url is not None
+    return share
+
+
+async def test_link_that_opens_is_walked_through_to_the_service(
+    engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    await engine.expose(service(answer_everything))
+    await (await engine.sandbox()).set_preview_auth()
+    url = (await shared(engine)).url or ""
+    said: list[Finding] = []
+    diagnosis = await examine(errand(url, websocket_path="/ws", events_path="/events"), said.append)
+    assert outcomes(diagnosis) == dict.fromkeys(Step, "ok") | {"dns": "skipped", "tls": "skipped", "record": "skipped"}
+    texts = {found.step: found.text for found in said}
+    assert texts[Step.TOKEN] == "the link opens"
+    assert "answers 200" in texts[Step.PORT]
+    await (await engine.sandbox()).hibernate()
+    engine.container().handlers.clear()
+    assert failed_step(await examine(errand(url))).step is Step.PORT, "what lies behind a link is looked at"
+
+
+async def test_link_that_opens_once_is_not_opened_by_the_doctor(engine: PreviewEngine) -> None:
+    await engine.expose(respond(b"hello"))
+    url = (await shared(engine, once=True)).url or ""
+    diagnosis = await examine(errand(url))
+    assert diagnosis.mend is None
+    assert outcomes(diagnosis)["token"] == "ok"
+    assert {outcomes(diagnosis)[step] for step in ("run", "port", "service", "websocket", "events")} == {"skipped"}
+    assert engine.container().starts == []
+    opened = await engine.request("POST", url.replace("https:", "http:"), body=b"")
+    assert opened.status == 303
+    found = failed_step(await examine(errand(url)))
+    assert (found.step, found.text) == (Step.TOKEN, "the link has opened the one session that it opens")
+    assert found.mend == "make another: (await sandbox.share(8080, expires_in=3600, once=True)).url"
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "unexposed", "wrong"])
+async def test_link_that_has_ended_is_to_be_made_anew(
+    how: str, engine: PreviewEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    await engine.expose(respond(b"hello"))
+    sandbox, share = await engine.sandbox(), await shared(engine)
+    url = share.url or ""
+    match how:
+        case "revoked":
+            await sandbox.revoke_share(share.id)
+        case "expired":
+            await trio.sleep(601)
+        case "unexposed":
+            await sandbox.unexpose_port(8080)
+        case "wrong":
+            url = f"{url[:-4]}AAAA"
+    found = failed_step(await examine(errand(url)))
+    assert found.step is Step.TOKEN
+    assert "no such link" in found.text
+    assert found.mend == "make another: (await sandbox.share(8080, expires_in=3600)).url"
+    assert url.rpartition("/")[2] not in repr(found)
 
 
 async def test_service_that_hangs_up_fails_at_the_port(engine: PreviewEngine) -> None:
