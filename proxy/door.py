@@ -190,7 +190,7 @@ class Door:
         try:
             judged = self._runtime.admit_nowait(host.sandbox, request)
             if isinstance(judged, Visit):
-                preview.habit.by_session = False
+                pass
             elif preview.habit.by_session:
                 # Looked for already. Whoever has lost it may have another kind of credential next time.
                 preview.habit.by_session = False
