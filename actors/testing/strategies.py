@@ -30,6 +30,7 @@ from typing import Final
 
 import msgspec
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.sandbox.admission import VisitRequest
 from actors.sandbox.decide import (
@@ -192,6 +193,15 @@ def share_creations() -> st.SearchStrategy[CreateShare]:
     )
 
 
+def _hostname_share_creations() -> st.SearchStrategy[CreateShare]:
+    # Not among those of `share_creations`: whether a hostname leads anywhere is for its table to say, not for a state.
+    return st.builds(
+        lambda command, binding: replace(command, hostname=f"n{binding}.my-app.com", binding=binding),
+        share_creations(),
+        st.integers(1, 2),
+    )
+
+
 def share_redemptions() -> st.SearchStrategy[RedeemShare]:
     """Draw somebody with a link: often the right one."""
     secrets = st.sampled_from(SHARE_SECRETS).map(PreviewToken.digest)
@@ -216,6 +226,7 @@ def changes() -> st.SearchStrategy[Command]:
         st.builds(SetPreviewAuth, _digests()),
         st.builds(RotatePreviewAuth, _digests(), graces()),
         share_creations(),
+        _hostname_share_creations(),
         share_redemptions(),
         st.builds(RevokeShare, st.sampled_from(SHARES)),
         st.builds(BeginRun, run_id),
@@ -312,7 +323,7 @@ def _meeting(command: Command, state: SandboxState | None, number: int) -> Comma
         return EndRun(state.run_id, command.reason)
     if isinstance(command, RedeemShare) and state is not None and state.shares:
         sharing = state.shares.get(command.share, next(iter(state.shares.values())))
-        return RedeemShare(sharing.share, sharing.port, command.digest)
+        return RedeemShare(sharing.share, sharing.port, command.digest, sharing.binding)
     if isinstance(command, NoteExit) and state is not None and state.run_id is not None:
         return NoteExit(state.run_id, command.process, command.exit_code)
     return command
