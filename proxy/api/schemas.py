@@ -283,7 +283,7 @@ class CreateShare(Request, frozen=True, kw_only=True):
     expires_in: SomeSeconds
     once: bool = False
     """Whether it opens for one browser only."""
-    custom_hostname: str | None = None
+    custom_hostname: Hostname | None = None
     """A custom hostname that leads to the port, for the link to be on; null: a hostname of its own."""
 
 
