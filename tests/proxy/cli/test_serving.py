@@ -29,7 +29,7 @@ def test_key_is_not_told_by_a_server_that_cannot_listen(portico: Command, tmp_pa
 
 def test_folder_that_takes_no_more_files_is_a_line_on_stderr(portico: Command, tmp_path: Path) -> None:
     # Where the file is to be by which commands find the server.
-    (tmp_path / "data" / "server.new").mkdir(parents=True)
+    (tmp_path / "data" / "server.json.new").mkdir(parents=True)
     said = portico("serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--log-level", "error")
     assert (said.code, said.out) == (1, "")
     assert said.err == f"portico: cannot write in {tmp_path}/data: is a directory\n"
