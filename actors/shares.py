@@ -10,6 +10,7 @@ share leans on the binding of that hostname too, and is over with it, whoever ha
 
 import hashlib
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from actors.errors import (
     DomainNotVerifiedError,
     InvalidNameError,
+    RevocationIncompleteError,
     SandboxNotFoundError,
     ShareNotFoundError,
     ShareSpentError,
@@ -100,7 +102,10 @@ async def create_hostname_share(
     state = await runtime.actor(sandbox).look()
     for sharing in () if state is None else state.shares.values():
         if not _leads_here(runtime, sharing):
-            await revoke_share(runtime, sandbox, sharing.share)
+            # Expected of visits that do not end. The share is over all the same, durably, and whoever asks for another
+            # has nothing to do with them.
+            with suppress(RevocationIncompleteError):
+                await revoke_share(runtime, sandbox, sharing.share)
     command, secret = _drawn(port, expires_in, once)
     sharing = await _create(runtime, sandbox, replace(command, hostname=str(hostname), binding=binding.number))
     # The base domain of this address plays no part.

@@ -14,6 +14,7 @@ from actors.errors import (
     DomainNotFoundError,
     DomainNotVerifiedError,
     InvalidNameError,
+    RevocationIncompleteError,
     ShareNotFoundError,
     ShareSpentError,
 )
@@ -340,6 +341,21 @@ async def test_hostname_bound_again_has_none_of_the_links_of_before() -> None:
         # What is over takes no room from what is made.
         fresh = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
         assert [*(await sandbox.state()).shares] == [fresh.id]
+
+
+async def test_visit_that_does_not_end_keeps_nobody_from_making_the_next_link(autojump_clock: MockClock) -> None:
+    async with sharing() as (runtime, sandbox):
+        binding = await bound(runtime, sandbox)
+        share = await sandbox.share(8080, expires_in=600, custom_hostname=PREVIEW)
+        visit = await runtime.admit(NAME, at(binding, share))
+        assert isinstance(visit, Visit)
+        with pytest.raises(RevocationIncompleteError):
+            await sandbox.unbind_domain(PREVIEW)
+        await bound(runtime, sandbox)
+        fresh = await sandbox.share(8080, expires_in=600, custom_hostname=PREVIEW)
+        assert [*(await sandbox.state()).shares] == [fresh.id]
+        assert fresh.url is not None
+        visit.end()
 
 
 async def test_link_on_a_custom_hostname_survives_a_restart_and_is_no_secret_in_the_log() -> None:
