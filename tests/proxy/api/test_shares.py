@@ -53,7 +53,7 @@ async def test_share_on_a_custom_hostname_is_one_that_leads_here_and_is_private(
     assert share["url"].startswith(f"https://{name}/")
     assert (await stage.engine.get(share["url"])).status == 303
     assert (await stage.got("GET", f"{AT}/shares"))["shares"] == [{**share, "url": None}]
-    await stage.refused(400, "INVALID_NAME", "POST", f"{AT}/shares", {**wanted, "custom_hostname": "a b"})
+    await stage.refused(400, "INVALID_REQUEST", "POST", f"{AT}/shares", {**wanted, "custom_hostname": "a b"})
     await stage.got("DELETE", f"/v1/domains/{name}")
     assert (await stage.got("GET", f"{AT}/shares"))["shares"] == []
 
