@@ -1,5 +1,6 @@
 """Calls about shares."""
 
+from actors import Domain
 from proxy.testing import respond
 from tests.proxy.api.stage import Stage
 
@@ -56,6 +57,22 @@ async def test_share_on_a_custom_hostname_is_one_that_leads_here_and_is_private(
     await stage.refused(400, "INVALID_REQUEST", "POST", f"{AT}/shares", {**wanted, "custom_hostname": "a b"})
     await stage.got("DELETE", f"/v1/domains/{name}")
     assert (await stage.got("GET", f"{AT}/shares"))["shares"] == []
+
+
+async def test_link_on_a_hostname_that_does_not_serve_just_now_is_revoked_for_good(stage: Stage) -> None:
+    name = "preview.my-app.com"
+    await stage.make(preview_auth={})
+    await stage.got("PUT", AT, status=201)
+    await stage.got("PUT", f"/v1/domains/{name}", {"sandbox": "my-app", "port": 8080}, status=201)
+    stage.published.add(name)
+    await stage.got("POST", f"/v1/domains/{name}/verify")
+    share = await stage.got("POST", f"{AT}/shares", {"expires_in": 60, "custom_hostname": name}, status=201)
+    # As after a start with another base domain; the next start may be without it.
+    stage.engine.runtime.domains.reserve([Domain("my-app.com")])
+    assert (await stage.got("GET", f"{AT}/shares"))["shares"] == []
+    await stage.refused(404, "SHARE_NOT_FOUND", "DELETE", f"/v1/sandboxes/my-app/ports/9090/shares/{share['id']}")
+    assert await stage.got("DELETE", f"{AT}/shares/{share['id']}") == {"closed": 0}
+    assert (await (await stage.engine.sandbox()).state()).shares == {}
 
 
 async def test_port_that_is_not_exposed_cannot_be_shared(stage: Stage) -> None:
