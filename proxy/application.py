@@ -72,7 +72,8 @@ class Delivery:
     def is_stuck(self, now: float) -> bool:
         """Say whether the client has taken nothing for too long by `now`; to be asked every now and then."""
         mark = (self._sends, *taken(self._stream)) if self._sending else None
-        self.stuck = self._patience.is_out(mark, now)
+        # For good: who goes on sending all the same, to say goodbye, must not make it look as if something had moved.
+        self.stuck = self.stuck or self._patience.is_out(mark, now)
         return self.stuck
 
 

@@ -231,6 +231,9 @@ class AppSocket:
 
     async def _part(self, code: int, reason: str) -> None:
         """Close, and wait for the client's own close frame, for a while (RFC 6455 section 7.1.1)."""
+        if self.delivery.stuck:
+            # It would not take the frame either, and is to be reset.
+            return
         with trio.move_on_after(GOODBYE_S):
             if not self._gone:
                 await self._send_frame(CloseConnection(code=code, reason=reason or None))

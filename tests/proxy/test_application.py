@@ -10,6 +10,7 @@ import trio.testing
 from proxy.application import Application, ClientGoneError
 from proxy.options import Options
 from proxy.testing import Client, CutOffError
+from proxy.testing import preview_engine as make_engine
 from tests.proxy.ways import OpenEngine
 
 SECRET = "hunter2"
@@ -243,6 +244,32 @@ async def test_client_that_takes_nothing_of_its_answer_is_let_go_of(
         assert engine.router.connections == 1
         await trio.sleep(4)
         assert engine.router.connections == 0
+
+
+async def test_client_that_was_given_up_is_reset_whatever_the_app_still_sends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def clings(scope: Any, receive: Receive, send: Send) -> None:
+        try:
+            await flood(scope, receive, send)
+        finally:
+            with trio.move_on_after(5, shield=True):
+                await send({"type": "http.response.body", "body": b"goodbye"})
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with (
+        listener,
+        await trio.testing.open_stream_to_socket_listener(listener) as stream,
+        make_engine(app=clings, options=Options(stalled_timeout_s=LIMIT_S), sockets=True) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(engine.router.handle, await listener.accept())
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        await trio.sleep(LIMIT_S + 10)
+        assert engine.router.connections == 0
+        with pytest.raises(trio.BrokenResourceError):
+            async for _ in stream:
+                pass
 
 
 async def test_client_that_reads_slowly_keeps_its_answer(

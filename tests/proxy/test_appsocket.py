@@ -11,6 +11,8 @@ import trio_websocket
 from proxy import appsocket
 from proxy.appsocket import MESSAGE_BYTES_MAX
 from proxy.options import Options
+from proxy.testing import Client
+from proxy.testing import preview_engine as make_engine
 from tests.proxy.ways import OpenEngine
 
 SECRET = "hunter2"
@@ -189,24 +191,50 @@ async def test_handshake_out_of_order_is_an_ordinary_request(open_engine: OpenEn
     assert kinds == ["http"]
 
 
+HANDSHAKE = [
+    *(("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+async def flood(_scope: Any, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        await send({"type": "websocket.send", "bytes": bytes(65536)})
+
+
 async def test_client_that_takes_nothing_of_what_it_is_sent_is_let_go_of(
     open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async def flood(_scope: Any, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        while True:
-            await send({"type": "websocket.send", "bytes": bytes(65536)})
-
     async with open_engine(app=flood, options=Options(stalled_timeout_s=30.0)) as engine:
         client = engine.connect(unbuffered=True)
-        fields = [
-            *(("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
-            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ]
-        await client.send_request("GET", "/", "example.com", headers=fields)
+        await client.send_request("GET", "/", "example.com", headers=HANDSHAKE)
         assert (await client.receive()).startswith(b"HTTP/1.1 101 ")
         await trio.sleep(29)
         assert engine.router.connections == 1
         await trio.sleep(6)
         assert engine.router.connections == 0
+
+
+async def test_what_the_kernel_holds_for_a_client_that_takes_nothing_is_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with (
+        listener,
+        await trio.testing.open_stream_to_socket_listener(listener) as stream,
+        make_engine(app=flood, options=Options(stalled_timeout_s=30.0), sockets=True) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        client = Client(stream)
+        nursery.start_soon(engine.router.handle, await listener.accept())
+        await client.send_request("GET", "/", "example.com", headers=HANDSHAKE)
+        assert (await client.receive()).startswith(b"HTTP/1.1 101 ")
+        # One round of the watchman more, and no farewell.
+        await trio.sleep(32)
+        assert engine.router.connections == 0
+        # A reset, where an end would come after all that was sent.
+        with pytest.raises(trio.BrokenResourceError):
+            async for _ in stream:
+                pass
