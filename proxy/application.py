@@ -64,10 +64,12 @@ class Delivery:
         """Send everything, waiting for room. One at a time. Raises: as the stream's `send_all`."""
         self._sending = True
         try:
-            await self._stream.send_all(data)
+            # In pieces, as of a stream that is no plain socket only whole sends show: TLS, for one.
+            for begin in range(0, len(data), RECEIVE_BYTES):
+                await self._stream.send_all(data[begin : begin + RECEIVE_BYTES])
+                self._sends += 1
         finally:
             self._sending = False
-            self._sends += 1
 
     def is_stuck(self, now: float) -> bool:
         """Say whether the client has taken nothing for too long by `now`; to be asked every now and then."""

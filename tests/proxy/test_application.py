@@ -11,6 +11,7 @@ from proxy.application import Application, ClientGoneError
 from proxy.options import Options
 from proxy.testing import Client, CutOffError
 from proxy.testing import preview_engine as make_engine
+from proxy.transport import RECEIVE_BYTES
 from tests.proxy.ways import OpenEngine
 
 SECRET = "hunter2"
@@ -282,6 +283,22 @@ async def test_client_that_reads_slowly_keeps_its_answer(
         for _ in range(10):
             await trio.sleep(LIMIT_S - 5)
             assert await client.stream.receive_some()
+        assert engine.router.connections == 1
+
+
+async def test_client_that_reads_one_large_piece_steadily_is_not_taken_for_stuck(
+    open_engine: OpenEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def at_once(_scope: Any, _receive: Receive, send: Send) -> None:
+        await answer(send, 200, bytes(100 * RECEIVE_BYTES))
+
+    async with open_engine(app=at_once, options=Options(stalled_timeout_s=LIMIT_S)) as engine:
+        client = engine.connect(unbuffered=True)
+        await client.send_request("GET", "/", "example.com")
+        await client.read_head()
+        for _ in range(10):
+            await trio.sleep(LIMIT_S - 5)
+            assert await client.stream.receive_some(RECEIVE_BYTES)
         assert engine.router.connections == 1
 
 
