@@ -44,7 +44,8 @@ NAMED_SESSION_BYTES: Final = 60
 """The same with the id of its share before it, and a full stop between; as `actors.read_named` takes it apart."""
 
 SESSIONS_MAX: Final = 16
-"""Compared at most: over plain http a sibling may toss in cookies of the same name, and must not hide the right one."""
+"""Compared at most, of the gate's and of shares' each: over plain http a sibling may toss in cookies of the same name,
+and must not hide the right one."""
 
 TARGET_BYTES_MAX: Final = 4096
 """Of where a visitor was going; a longer one is forgotten."""
@@ -102,18 +103,21 @@ def shown_by(head: RequestHead, origin: bytes, *, is_custom: bool = False) -> Sh
     """
     name = _cookie_name(origin, of_share=False)
     found: tuple[bytes, ...] = ()
+    of_shares: tuple[bytes, ...] = ()
     secrets = []
     for key, _, value in head.fields if head.judged is None else head.judged:
         if key == b"cookie":
             found += sessions_in(value, name)
             if is_custom:
-                found += sessions_in(value, _cookie_name(origin, of_share=True), NAMED_SESSION_BYTES)
+                of_shares += sessions_in(value, _cookie_name(origin, of_share=True), NAMED_SESSION_BYTES)
         elif key == SHARE_FIELD:
             secrets.append(value.strip(b" \t"))
+    # Each by itself: a tossed cookie of the one kind must not hide the right one of the other either.
+    found = found[:SESSIONS_MAX] + of_shares[:SESSIONS_MAX]
     if found and not cookie_counts(head, origin):
         found = ()
     secret = secrets[0] if len(secrets) == 1 else None
-    return Shown(found[:SESSIONS_MAX], secret) if found or secret else None
+    return Shown(found, secret) if found or secret else None
 
 
 # Pure, and asked with the same value at each request of a page. As with remembered header lines, what is kept is

@@ -100,6 +100,19 @@ def test_number_of_sessions_is_bounded() -> None:
     assert len(shown(*[cookie()] * 100)) == SESSIONS_MAX
 
 
+@pytest.mark.parametrize("place", [0, 100])
+def test_tossed_cookies_of_one_kind_hide_none_of_the_other(place: int) -> None:
+    named = b"k3v9x0q2m7t1z8aa." + SESSION
+    gate, share = PLAIN_COOKIE + b"=" + SESSION, PLAIN_SHARE_COOKIE + b"=" + named
+    for tossed, own, session in ((gate, share, named), (share, gate, SESSION)):
+        pairs = [tossed] * 100
+        pairs.insert(place, own)
+        seen = shown_by(cookies(b"; ".join(pairs)), PLAIN_ORIGIN, is_custom=True)
+        assert seen is not None
+        assert seen.sessions.count(session) == 1
+        assert len(seen.sessions) == SESSIONS_MAX + 1
+
+
 @pytest.mark.parametrize(
     ("pairs", "method", "upgrade", "counts"),
     [
