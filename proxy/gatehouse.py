@@ -127,7 +127,12 @@ class Gatehouse:
         if not self._may_try(visitor):
             return visitor.told(refusal(Code.TOO_MANY_TRIES), tried=True)
         token = form.token.encode("utf-8", "replace")
-        judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, preview_token=token))
+        try:
+            judged = await self._runtime.sign_in(preview.host.sandbox, replaced(knock, preview_token=token))
+        except PorticoError:
+            # Nobody has looked at it.
+            self._tries.take_back(visitor.key)
+            raise
         if judged is RefusedBecause.AUTH_INVALID:
             self._was_wrong(visitor)
         else:
@@ -163,6 +168,10 @@ class Gatehouse:
         except ShareSpentError:
             self._was_right(visitor)
             return visitor.told(refusal(Code.SHARE_SPENT))
+        except PorticoError:
+            # Nobody has looked at it, or it was right and could not be taken note of.
+            self._tries.take_back(visitor.key)
+            raise
         self._was_right(visitor)
         if session is None:
             # Looking at a link that opens once does not spend it.

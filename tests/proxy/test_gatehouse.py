@@ -11,7 +11,7 @@ import trio
 import trio.testing
 import trio_websocket
 
-from actors import Share
+from actors import MailboxFullError, Share
 from proxy.core.gate import FORM_BYTES_MAX, PLAIN_COOKIE, SECURE_COOKIE
 from proxy.core.http1 import RequestHead
 from proxy.core.tries import TRIES_MAX, UNTOLD_TRIES_MAX, WINDOW_S
@@ -288,6 +288,25 @@ async def test_right_tokens_are_not_counted_and_made_up_sandboxes_push_nobody_ou
             assert await try_from(engine, made_up, TOKEN, "192.0.2.7") == 404
         assert len(tries) == 1
         assert await try_from(engine, url, TOKEN, "192.0.2.7") == 429
+
+
+async def test_secrets_that_nobody_could_look_at_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def busy(*_arguments: object, **_settings: object) -> None:
+        raise MailboxFullError("too many messages wait")
+
+    async with make_engine() as engine:
+        share = await shared(engine)
+        url = (await (await engine.sandbox()).expose_port(8080, hostname=engine.domain)).url
+        for place in ("actors.Runtime.sign_in", "proxy.gatehouse.find_share", "proxy.gatehouse.redeem_share"):
+            with monkeypatch.context() as patched:
+                patched.setattr(place, busy)
+                for _ in range(TRIES_MAX):
+                    if place.endswith("sign_in"):
+                        assert await try_from(engine, url, TOKEN, "192.0.2.7") == 503
+                    else:
+                        assert (await engine.get(link(share))).status == 503
+            assert len(engine.router._gatehouse._tries) == 0
+        assert await try_from(engine, url, TOKEN, "192.0.2.7") == 303
 
 
 @pytest.mark.parametrize(
