@@ -31,6 +31,10 @@ Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI 3 app. It is given no lifespan events: whoever opens the server opens what the app needs."""
 
+CLIENT: Final = "portico.client"
+"""Where a scope keeps who asks, as one client is counted, which ``client`` does not say of one that comes by a proxy:
+an address, or the network of one subscriber. None: nobody can say, or many come from there."""
+
 _ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 _DISCONNECT: Final = {"type": "http.disconnect"}
 _STATUSES: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -90,6 +94,7 @@ class AppExchange:
         *,
         scheme: str,
         peer: str,
+        client: str | None,
         stalled_timeout_s: float,
     ) -> None:
         """Prepare; the app is called by `run`.
@@ -99,7 +104,8 @@ class AppExchange:
             http: Has read the head, and nothing more.
             started: The head.
             scheme: As the client speaks it, ``http`` or ``https``.
-            peer: The client's address.
+            peer: The address that the connection comes from.
+            client: Who asks, see `CLIENT`.
             stalled_timeout_s: See `Options.stalled_timeout_s`.
         """
         self.delivery: Final = Delivery(stream, stalled_timeout_s)
@@ -107,8 +113,7 @@ class AppExchange:
         self._stream = stream
         self._http = http
         self._started = started
-        self._scheme = scheme
-        self._peer = peer
+        self._scope: Final = http_scope(started.head, scheme, peer, client)
         self._request_ended = False
         self._gone = False
         self._bad_request: BadRequestError | None = None
@@ -126,7 +131,7 @@ class AppExchange:
             Exception: What the app raised.
         """
         try:
-            await app(http_scope(self._started.head, self._scheme, self._peer), self._receive, self._send)
+            await app(self._scope, self._receive, self._send)
         except ClientGoneError:
             # Expected: clients leave when they like.
             return False
@@ -254,7 +259,7 @@ def wants_websocket(started: RequestStarted) -> bool:
     return started.upgrade is not None and is_websocket_upgrade(head) and websocket_fault(head) is None
 
 
-def http_scope(head: RequestHead, scheme: str, peer: str) -> Scope:
+def http_scope(head: RequestHead, scheme: str, peer: str, client: str | None) -> Scope:
     """Return the connection scope of an HTTP request (ASGI, "HTTP Connection Scope")."""
     path, _, query = head.target.partition(b"?")
     return {
@@ -269,6 +274,7 @@ def http_scope(head: RequestHead, scheme: str, peer: str) -> Scope:
         "root_path": "",
         "headers": [(name, value) for name, _, value in head.fields],
         "client": (peer, 0) if peer else None,
+        CLIENT: client,
         "server": None,
         "extensions": {},
     }

@@ -42,6 +42,7 @@ class AppSocket:
         *,
         scheme: str,
         peer: str,
+        client: str | None,
         stalled_timeout_s: float,
     ) -> None:
         """Prepare; as `AppExchange`, and the handshake is in order."""
@@ -52,6 +53,7 @@ class AppSocket:
         self._head = started.head
         self._scheme = scheme
         self._peer = peer
+        self._client = client
         self._frames = Connection(ConnectionType.SERVER)
         # A ping is answered by whoever reads, while another task of the app's may be sending.
         self._sending = trio.Lock()
@@ -101,7 +103,7 @@ class AppSocket:
     def _scope(self) -> Scope:
         offered = b",".join(values(self._head.fields, b"sec-websocket-protocol")).decode("ascii", "replace")
         return {
-            **http_scope(self._head, {"https": "wss"}.get(self._scheme, "ws"), self._peer),
+            **http_scope(self._head, {"https": "wss"}.get(self._scheme, "ws"), self._peer, self._client),
             "type": "websocket",
             "subprotocols": [word.strip() for word in offered.split(",") if word.strip()],
             "extensions": {"websocket.http.response": {}},

@@ -331,6 +331,7 @@ class Connection:
             started,
             scheme=reception.scheme_of(started.head),
             peer=reception.peer,
+            client=reception.client(started.head),
             stalled_timeout_s=self._options.stalled_timeout_s,
         )
         complete = False

@@ -115,7 +115,7 @@ class Reception:
         """Return the app that answers a request for a page of the preview's host itself; None: nobody does."""
         if self.gatehouse is None:
             return None
-        return self.gatehouse.app(preview, head, self._client(head))
+        return self.gatehouse.app(preview, head, self.client(head))
 
     def locate(self, head: RequestHead) -> Preview | Elsewhere | Answer:
         """Say what a request is for; see `Door.locate`."""
@@ -136,9 +136,9 @@ class Reception:
     def admit_nowait(self, preview: Preview, head: RequestHead) -> Admitted | Answer | MustWait | OwnPage:
         """See `Door.admit_nowait`."""
         judged = self.door.admit_nowait(preview, head)
-        return replace(judged, client=self._client(head)) if isinstance(judged, MustWait) else judged
+        return replace(judged, client=self.client(head)) if isinstance(judged, MustWait) else judged
 
-    def _client(self, head: RequestHead) -> str | None:
+    def client(self, head: RequestHead) -> str | None:
         """Return who asks, as one client is counted; None if nobody can say."""
         if not self._trusted:
             return address_group(self.peer)

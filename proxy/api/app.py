@@ -31,7 +31,8 @@ from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Writt
 from proxy.api.keys import KeyFileError, KeyRecord, Scope
 from proxy.api.problems import INTERNAL, NOT_FOUND, ProblemError, invalid, problem_of
 from proxy.api.schemas import IncompleteRevocation, Problem
-from proxy.core.addresses import Addresses, address_group
+from proxy.application import CLIENT
+from proxy.core.addresses import Addresses
 
 log = structlog.get_logger("portico.api")
 
@@ -113,7 +114,7 @@ class Api:
         if _is_known(scope) or len(response.body) <= SMALL_BYTES:
             await response(scope, receive, send)
             return
-        client = address_group(scope["client"][0]) if scope["client"] is not None else None
+        client: str | None = scope[CLIENT]
         if self._documents >= DOCUMENTS_MAX or (client is not None and not self._readers.enter(client)):
             await _overloaded("too many documents are being sent")(scope, receive, send)
             return

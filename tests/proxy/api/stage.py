@@ -11,6 +11,7 @@ from proxy.api.app import Api
 from proxy.api.assembly import open_api
 from proxy.api.calls import Verify
 from proxy.api.keys import KeyRing
+from proxy.options import DEFAULT_OPTIONS, Options
 from proxy.testing import PreviewEngine, Response, preview_engine
 
 ADMIN = "an-admin-key-for-tests"
@@ -80,7 +81,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(folder: Path, limits: Limits | None = None) -> AsyncIterator[Stage]:
+async def open_stage(
+    folder: Path, limits: Limits | None = None, *, options: Options = DEFAULT_OPTIONS
+) -> AsyncIterator[Stage]:
     """Open all of it."""
     served: list[Api] = []
 
@@ -89,7 +92,7 @@ async def open_stage(folder: Path, limits: Limits | None = None) -> AsyncIterato
 
     published: set[str] = set()
     ring = KeyRing(folder, ADMIN)
-    async with preview_engine(app=app, limits=limits) as engine:
+    async with preview_engine(app=app, limits=limits, options=options) as engine:
         # What is asked for where nothing is said of it.
         engine.runtime._around.containers["process"] = engine.containers  # type: ignore[index]  # a dict, in fact
         engine.runtime.public_address = PublicAddress(Domain("example.com"))

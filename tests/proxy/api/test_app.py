@@ -1,5 +1,9 @@
 """What all calls have in common: methods, repetition, limits, and that a bug is told to nobody but the log."""
 
+from collections.abc import Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
@@ -9,8 +13,9 @@ from proxy.api import app as app_module
 from proxy.api.app import STRANGER_S, Api
 from proxy.api.calls import Call, Need, Operation, Reply
 from proxy.core.addresses import Addresses
+from proxy.options import Options
 from proxy.testing import Client
-from tests.proxy.api.stage import SPEC, Stage
+from tests.proxy.api.stage import SPEC, Stage, open_stage
 
 AT = "/v1/sandboxes/my-app"
 
@@ -100,10 +105,12 @@ async def test_calls_beyond_the_limit_are_told_to_come_again(stage: Stage, monke
         gate.set()
 
 
-async def ask_and_read_nothing(stage: Stage, path: str, *, peer: str = "192.0.2.7") -> Client:
+async def ask_and_read_nothing(
+    stage: Stage, path: str, *, peer: str = "192.0.2.7", fields: Sequence[tuple[str, str]] = ()
+) -> Client:
     """Ask for something, on a connection of which nothing is read; return it once the answer waits for room."""
     client = stage.engine.connect(unbuffered=True, peer=peer)
-    await client.send_request("GET", path, "example.com")
+    await client.send_request("GET", path, "example.com", headers=fields)
     await stage.engine.settle()
     return client
 
@@ -144,6 +151,24 @@ async def test_strangers_are_sent_so_many_documents_at_once_all_together_and_eac
     assert (await third.read_response()).status == 200
     await trio.sleep(STRANGER_S + 2)
     assert (await stage.call("GET", "/docs", key=None)).status == 200
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_strangers_behind_a_trusted_proxy_are_not_taken_for_one(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, said: bool
+) -> None:
+    options = Options(trusted_proxies=(ip_network("192.0.2.7"),))
+    async with open_stage(tmp_path, options=options) as stage:
+        stage.api._readers = Addresses(1)
+        for number in range(3):
+            fields = [("X-Forwarded-For", f"203.0.113.{number}")] if said else []
+            await ask_and_read_nothing(stage, "/openapi.json", fields=fields)
+            assert stage.api._documents == number + 1
+        if said:
+            again = stage.engine.connect()
+            await again.send_request("GET", "/docs", "example.com", headers=[("X-Forwarded-For", "203.0.113.1")])
+            assert (await again.read_response()).code == "OVERLOADED"
+        await trio.sleep(STRANGER_S + 2)
 
 
 async def test_stranger_that_reads_its_document_slowly_has_so_much_time(
