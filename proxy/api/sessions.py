@@ -54,6 +54,13 @@ SESSIONS_MAX: Final = 256
 
 READ_BYTES: Final = 64 * 1024
 
+START_S: Final = 30.0
+"""For the container to start a command, which takes it some milliseconds. Who has left is held up no longer than that,
+nor for longer than `KILL_S` after it."""
+
+KILL_S: Final = 10.0
+"""For the container to be told that a command is to be killed."""
+
 # Ties the streams and becomes the command: $0 is the folder of the pipes. Opening them waits for nobody, as their
 # other ends are open already.
 _TIE: Final = 'exec "$@" <"$0/in" >"$0/out" 2>"$0/err"'
@@ -150,9 +157,9 @@ class Session:
             await self._process.kill(signal)
 
     async def start(self, run: Run, cwd: str | None, env: Mapping[str, str]) -> None:
-        """Start the command; `run` must follow.
+        """Start the command; `run` must follow. A cancellation waits until it has started: then it can be killed.
 
-        Raises: as `Run.start_process`.
+        Raises: as `Run.start_process`; ContainerError if that takes longer than `START_S`.
         """
         for stream, name in ((Stream.STDIN, "in"), (Stream.STDOUT, "out"), (Stream.STDERR, "err")):
             path = self._folder / name
@@ -160,7 +167,10 @@ class Session:
             # Both ways: an end of ours that only reads would see the end before the command has begun.
             self._descriptors[stream] = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         words = ["/bin/sh", "-c", _TIE, str(self._folder), self.command, *self.arguments]
-        self._process = await run.start_process(ProcessOptions(words, cwd, env, once=True))
+        with trio.move_on_after(START_S, shield=True):
+            self._process = await run.start_process(ProcessOptions(words, cwd, env, once=True))
+        if self._process is None:
+            raise ContainerError(f"the command was not started within {START_S:g} s")
 
     async def run(self, timeout_s: float | None) -> None:
         """Read what the command prints until it has ended. Raises nothing but cancellation."""
@@ -280,6 +290,10 @@ class Sessions:
         except BaseException:
             self._sessions.pop(session.id, None)
             session.abandon()
+            # Cancelled in the moment in which it started: it would run on, without its pipes and unknown to anybody.
+            # Nobody can be told if that fails, whose own error would stand in place of the cancellation.
+            with trio.move_on_after(KILL_S, shield=True), suppress(ContainerError):
+                await session.kill(9)
             raise
         return session
 

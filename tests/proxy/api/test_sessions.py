@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import pytest_trio
@@ -13,10 +14,11 @@ import trio
 import trio.testing
 
 from actors import ContainerError, MemoryStore, Run, Runtime, Sandbox, SandboxNotFoundError, open_runtime
+from actors.containers.launch import Launch
 from actors.testing.containers import fake_containers
 from proxy.api import sessions as module
 from proxy.api.problems import ProblemError
-from proxy.api.sessions import PIECE_BYTES, SCROLLBACK_BYTES_MAX, Sessions, Stream
+from proxy.api.sessions import PIECE_BYTES, SCROLLBACK_BYTES_MAX, Session, Sessions, Stream
 
 
 @pytest_trio.trio_fixture  # type: ignore[untyped-decorator]  # pytest-trio has no types
@@ -242,6 +244,57 @@ async def test_start_that_fails_leaves_nothing(runtime: Runtime, nursery: trio.N
     with pytest.raises(ContainerError):
         await sessions.start(sandbox, "true", ["a\0b"])
     assert not await sessions.of(sandbox)
+
+
+@pytest.mark.parametrize("when", ["while it starts", "as it has started"])
+async def test_command_of_a_start_that_is_cancelled_does_not_run_on(
+    runtime: Runtime, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    sessions, sandbox = Sessions(nursery), await make(runtime)
+    await sandbox.wake()
+    scope = trio.CancelScope()
+    start, frame = Session.start, Launch.frame
+
+    async def cancelled_then(self: Session, *arguments: Any) -> None:
+        await start(self, *arguments)
+        # The command has its pipes, and runs on without them.
+        await trio.lowlevel.wait_readable(self._descriptors[Stream.STDOUT])
+        scope.cancel()
+
+    def cancelled_soon(self: Launch, *arguments: Any) -> bytes:
+        # Once it is on its way to the keeper.
+        trio.lowlevel.current_trio_token().run_sync_soon(scope.cancel)
+        return frame(self, *arguments)
+
+    if when == "while it starts":
+        monkeypatch.setattr(Launch, "frame", cancelled_soon)
+    else:
+        monkeypatch.setattr(Session, "start", cancelled_then)
+    with scope:
+        await sessions.start(sandbox, "sh", ["-c", "echo; exec sleep 100"])
+    assert scope.cancelled_caught
+    assert await sessions.of(sandbox) == []
+    [process] = await sandbox.list_processes()
+    with trio.fail_after(5):
+        # By a signal, or because its pipes were gone before it had opened them.
+        assert await process.wait() != 0
+
+
+async def test_container_that_does_not_start_a_command_is_not_waited_for_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Hangs:
+        async def start_process(self, _options: object) -> None:
+            await trio.sleep_forever()
+
+    async with open_runtime(MemoryStore(), containers={"fake": fake_containers()}) as other:
+        state = await (await other.get_sandbox("x", container="fake")).state()
+    session = Session(state, "true", [], tmp_path)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(ContainerError, match="not started within"):
+            await session.start(cast("Run", Hangs()), None, {})
+    session.abandon()
 
 
 async def test_kind_without_processes_of_ours_has_no_sessions(nursery: trio.Nursery) -> None:
