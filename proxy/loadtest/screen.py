@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from proxy.core.served import shown_path
 from proxy.descriptors import allow_connections
 from proxy.loadtest.client import Header, build_request, dial
 from proxy.loadtest.drive import Plan, drive
@@ -74,6 +75,8 @@ async def load(
     word = await vouch() if vouch is not None and outside(addresses) else None
     if (why := refusal(addresses, word)) is not None:
         raise TargetRefusedError(why)
+    if outside(addresses) and any(name.lower() == "host" for name, _ in headers):
+        raise TargetRefusedError("--header cannot name another host than the URL's, which is the one that was judged")
     tls = ssl.create_default_context() if target.scheme == "https" else None
     tally = Tally()
     interrupted = False
@@ -130,7 +133,7 @@ def print_report(outcome: Outcome, target: LoadTarget, plan: Plan, console: Cons
     """Print what was found, for people. Neither host nor query nor headers: they may hold tokens."""
     report = outcome.report
     stopped = ", stopped before its end" if outcome.interrupted else ""
-    what = f"GET {target.path.partition('?')[0]} on port {target.port}"
+    what = f"GET {shown_path(target.path.encode())} on port {target.port}"
     how = f"{plan.connections} connections, {report.seconds:.1f} s{stopped}"
     console.print(f"{what}: {how}", markup=False, highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -23,7 +23,7 @@ _PREVIEW_CODES: Final = frozenset({"ADMITTED", "WAKES", "AUTH_REQUIRED"})
 
 @dataclass(frozen=True, slots=True)
 class LoadTarget:
-    """A URL, taken apart. Its token is a secret, so the host is not shown."""
+    """A URL, taken apart. A token stands in its host, and a share's secret may in its path: neither is shown."""
 
     host: str
     """As names are compared: lower case, no brackets around an IPv6 address."""
@@ -40,7 +40,7 @@ class LoadTarget:
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"LoadTarget(port={self.port}, path={self.path!r}, scheme={self.scheme!r})"
+        return f"LoadTarget(port={self.port}, scheme={self.scheme!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,28 @@ async def test_server_that_vouches_is_asked_about_a_target_elsewhere(
     assert len(questions) == 1
 
 
+async def test_another_host_than_the_one_that_was_judged_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> object:
+        raise AssertionError("nothing is to be dialled")
+
+    async def vouch() -> Word:
+        return Word("previews.example.com", ("203.0.113.7",), "ADMITTED")
+
+    monkeypatch.setattr(screen, "dial", never)
+    shown, _ = console()
+    target, plan = LoadTarget("203.0.113.7", 80, "/"), Plan(connections=1, requests=1)
+    with pytest.raises(TargetRefusedError, match="another host"):
+        await load(target, [("hOst", "victim.example")], plan, shown, live=False, vouch=vouch)
+
+
+def test_secret_of_a_link_is_not_reported() -> None:
+    shown, written = console()
+    target = read_target(f"http://8080-my-app-{TOKEN}.localhost:8787/.portico/share/{TOKEN}")
+    print_report(outcome_of(Tally()), target, Plan(connections=1, requests=1), shown)
+    assert TOKEN not in written.getvalue()
+    assert "GET /.portico/ on port 8787" in written.getvalue()
+
+
 async def test_nobody_is_asked_about_this_machine() -> None:
     async def vouch() -> Word:
         raise AssertionError("nobody is to be asked")

@@ -49,7 +49,7 @@ def test_url_that_cannot_be_loaded_is_refused_without_repeating_it(url: str, tex
 
 
 def test_token_does_not_show_in_a_repr() -> None:
-    assert TOKEN not in repr(read_target(f"http://8080-my-app-{TOKEN}.localhost:8787/"))
+    assert TOKEN not in repr(read_target(f"http://8080-my-app-{TOKEN}.localhost:8787/.portico/share/{TOKEN}"))
 
 
 @pytest.mark.parametrize(
