@@ -7,6 +7,7 @@ it goes to no other server; and proxies of the environment are not asked to carr
 import hmac
 import ipaddress
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -87,6 +88,9 @@ def describe(error: httpx2.TransportError) -> str:
         if isinstance(cause, BaseExceptionGroup):
             # Of the addresses that were tried, the first says what the others would.
             cause = cause.exceptions[0]
+        elif isinstance(cause, ssl.SSLError):
+            # An OSError too, but its number is OpenSSL's own, and would be read as another word.
+            return _describe_tls(cause)
         elif isinstance(cause, OSError) and cause.strerror is not None:
             # Trio's own text repeats the address; a name that does not resolve has a number that is no error number.
             number = cause.errno or 0
@@ -94,6 +98,15 @@ def describe(error: httpx2.TransportError) -> str:
         else:
             cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__
+
+
+def _describe_tls(error: ssl.SSLError) -> str:
+    # OpenSSL's words in short. What Python raises by itself has no such fields, and a text that is fit to be shown.
+    untrusted = getattr(error, "verify_message", None)
+    if untrusted:
+        return f"the certificate is not trusted: {untrusted}"
+    reason = getattr(error, "reason", None)
+    return f"tls: {reason.replace('_', ' ').lower() if reason else error}"
 
 
 def too_large(status: int) -> APIError:

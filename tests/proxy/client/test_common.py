@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 
 import httpx2
 import pytest
@@ -82,7 +83,15 @@ def test_token_fits_its_port_only() -> None:
 def test_what_went_wrong_on_the_way_is_told_in_words() -> None:
     refused = OSError(errno.ECONNREFUSED, "Error connecting to ('127.0.0.1', 1): Connection refused")
     unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    # Its number is OpenSSL's, and no errno: 1 would be "operation not permitted".
+    untrusted = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed (_ssl.c:1)")
+    untrusted.verify_message = "self-signed certificate"
+    garbled = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)")
+    garbled.reason = "WRONG_VERSION_NUMBER"
     for cause, words in (
+        (untrusted, "the certificate is not trusted: self-signed certificate"),
+        (garbled, "tls: wrong version number"),
+        (ssl.SSLZeroReturnError(6, "closed (EOF)"), "tls: closed (EOF)"),
         (refused, "connection refused"),
         (ExceptionGroup("all attempts failed", [refused, refused]), "connection refused"),
         (unknown, "name or service not known"),
