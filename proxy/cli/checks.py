@@ -14,7 +14,7 @@ from actors import SandboxId
 from proxy.cli.base import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, app, console, fail, run
 from proxy.cli.remote import HERE, Where, named_server, open_client
 from proxy.cli.settings import DataFolder, SettingsFlags, resolve_settings
-from proxy.cli.waiting import waiting
+from proxy.cli.waiting import Sign, waiting
 from proxy.client import ServerUnreachableError
 from proxy.config import HostPort
 from proxy.core.diagnosis import Diagnosis, Finding, Target, check_path
@@ -211,14 +211,16 @@ def bench(
 
     async def main() -> Outcome:
         live = screen.is_terminal and not where.json
-        vouch = None if named_server(where) is None else partial(_vouch, where, url)
-        async with nullcontext() if live else waiting(f"loading port {target.port}"):
+        async with nullcontext() if live else waiting(f"loading port {target.port}") as sign:
+            vouch = None if named_server(where) is None else partial(_vouch, where, url, sign)
             try:
                 return await load(target, headers, plan, screen, live=live, vouch=vouch)
-            except TargetRefusedError as error:
-                fail(str(error), EXIT_FAILED)
+            except (TargetRefusedError, ServerUnreachableError) as error:
+                why, code = str(error), EXIT_FAILED
             except ValueError as error:
-                fail(str(error), EXIT_USAGE)
+                why, code = str(error), EXIT_USAGE
+        # Not before what is waited for is off the screen: it would stand in front of it, on the same line.
+        return fail(why, code)
 
     outcome = run(main)
     if where.json:
@@ -231,13 +233,13 @@ def bench(
         sys.exit(EXIT_FAILED)
 
 
-async def _vouch(where: Where, url: str) -> Word:
+async def _vouch(where: Where, url: str, sign: Sign | None) -> Word:
     """Ask the server that was named what it says of a URL."""
+    if sign is not None:
+        # Something may have to be said of the server's name, or of the key.
+        sign.heard()
     async with open_client(where) as client:
-        try:
-            explained = await client.explain(url)
-        except ServerUnreachableError as error:
-            fail(str(error), EXIT_FAILED)
+        explained = await client.explain(url)
     server = urlsplit(named_server(where) or "")
     host = server.hostname or ""
     return Word(host, await resolve(host, server.port or 0), explained.outcome.code)

@@ -1,7 +1,7 @@
 """`portico port`, `share` and `preview`: who may reach a sandbox's services, and by which URL."""
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, Literal, TypeVar
 
 import cyclopts
@@ -238,7 +238,7 @@ def protect(sandbox: Sandbox, /, *, where: Where = HERE) -> None:
     Example: portico preview protect my-app
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
-    made = ask(where, lambda client: _told(AsyncSandbox(client, sandbox).set_preview_auth(own), where))
+    made = _change_gate(where, lambda client: AsyncSandbox(client, sandbox).set_preview_auth(own))
     if where.json:
         print_json(made)
     else:
@@ -260,10 +260,7 @@ def rotate(sandbox: Sandbox, /, *, grace: Grace = 0.0, where: Where = HERE) -> N
         Seconds for which the old one opens too. Default 0: it stops at once, and what leans on it is cut.
     """
     own = os.environ.get("PORTICO_PREVIEW_TOKEN") or None
-    made = ask(
-        where,
-        lambda client: _told(AsyncSandbox(client, sandbox).rotate_preview_auth(grace=grace, token=own), where),
-    )
+    made = _change_gate(where, lambda client: AsyncSandbox(client, sandbox).rotate_preview_auth(grace=grace, token=own))
     if where.json:
         print_json(made)
     else:
@@ -271,13 +268,21 @@ def rotate(sandbox: Sandbox, /, *, grace: Grace = 0.0, where: Where = HERE) -> N
         say(f"live visits that were ended: {made.closed}")
 
 
-async def _told(change: Awaitable[T], where: Where) -> T:
+def _change_gate(where: Where, change: Callable[[AsyncClient], Awaitable[T]]) -> T:
     """Return what a change of the gate answers. If visits outlast it, its token is in force: print that, and fail."""
-    try:
-        return await change
-    except RevocationIncompleteError as error:
-        if error.token is not None and where.json:
-            print_json({"token": error.token.reveal(), "remaining": error.remaining})
-        elif error.token is not None:
-            print_line(error.token.reveal())
-        raise
+
+    async def question(client: AsyncClient) -> T | RevocationIncompleteError:
+        try:
+            return await change(client)
+        except RevocationIncompleteError as error:
+            # To be told below, when nothing else is on that line of the terminal any more.
+            return error
+
+    made = ask(where, question)
+    if isinstance(made, RevocationIncompleteError):
+        if made.token is not None and where.json:
+            print_json({"token": made.token.reveal(), "remaining": made.remaining})
+        elif made.token is not None:
+            print_line(made.token.reveal())
+        fail(str(made), EXIT_FAILED)
+    return made

@@ -131,14 +131,16 @@ def ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]], doing: st
                 return await question(client)
             except ValueError as error:
                 # A name of no form, a value that is none of those there are, or the server takes no such request.
-                fail(str(error), EXIT_USAGE)
+                why, code = str(error), EXIT_USAGE
             except KeyRefusedError as error:
-                fail(f"{error}; portico key create makes one, on the server's machine", EXIT_FAILED)
+                why, code = f"{error}; portico key create makes one, on the server's machine", EXIT_FAILED
             except SandboxNotFoundError as error:
-                fail(f"{error}; portico sandbox list names those there are", EXIT_FAILED)
+                why, code = f"{error}; portico sandbox list names those there are", EXIT_FAILED
             except ServerUnreachableError as error:
                 hint = "; is that where it listens?" if named_server(where) else "; is portico serve still running?"
-                fail(f"{error}{hint}", EXIT_FAILED)
+                why, code = f"{error}{hint}", EXIT_FAILED
+        # Not before what is waited for is off the screen: it would stand in front of it, on the same line.
+        return fail(why, code)
 
     return run(main)
 

@@ -1,12 +1,17 @@
 """The command, run within the test's process."""
 
 import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 
-from proxy.cli import app
+from proxy.cli import app, checks, remote
+from proxy.cli.waiting import Sign
 from tests.proxy.client.conftest import Script, script
 
 __all__ = ["script"]  # A fixture, which is taken by its name.
@@ -63,6 +68,44 @@ class Command:
         assert all(line[means:].rstrip().endswith(".") for line in lines)
         rows = [line[:means].split() for line in lines]
         return {row[0]: row[1:] for row in rows}
+
+
+class Terminal(Sign):
+    """A sign that is there from the first moment on, until it is taken away."""
+
+    def __init__(self) -> None:
+        self.shown = False
+        self.spoilt: list[str] = []
+        """What was printed beside it."""
+
+    def heard(self) -> None:
+        self.shown = False
+
+    def write(self, write: Callable[[str], int], text: str) -> int:
+        if self.shown:
+            self.spoilt.append(text)
+        return write(text)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Notes what is printed while commands wait, however short that is."""
+    sign = Terminal()
+
+    @asynccontextmanager
+    async def waiting(_doing: str) -> AsyncIterator[Sign]:
+        sign.shown = True
+        with monkeypatch.context() as patched:
+            for stream in (sys.stdout, sys.stderr):
+                patched.setattr(stream, "write", partial(sign.write, stream.write))
+            try:
+                yield sign
+            finally:
+                sign.shown = False
+
+    for module in (remote, checks):
+        monkeypatch.setattr(module, "waiting", waiting)
+    return sign
 
 
 KEY = "key-of-the-owner-0123456789"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.loadtest import screen
-from tests.proxy.cli.conftest import Command
+from tests.proxy.cli.conftest import KEY, Command, Terminal
 from tests.proxy.client.conftest import Script
 
 
@@ -101,3 +101,16 @@ def test_key_that_may_not_see_the_sandbox_does_not_load_it(server: Script, porti
     said = portico("bench", ELSEWHERE)
     assert (said.code, said.out) == (1, "")
     assert "FORBIDDEN" in said.err
+
+
+@pytest.mark.usefixtures("nothing_is_dialled")
+def test_why_a_target_is_not_loaded_is_not_printed_beside_what_is_waited_for(
+    server: Script, portico: Command, terminal: Terminal
+) -> None:
+    server.answer(200, explanation("ADMITTED"))
+    assert "no address of 127.0.0.1" in portico("bench", ELSEWHERE).err
+    # Port 1 of this machine: nobody listens there.
+    said = portico("bench", ELSEWHERE, "--api-key", KEY, "--server", "http://127.0.0.1:1")
+    assert "no answer" in said.err
+    assert "shows in the list of processes" in said.err
+    assert terminal.spoilt == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.proxy.cli.conftest import Command
+from tests.proxy.cli.conftest import Command, Terminal
 from tests.proxy.cli.test_sandboxes import PORT, URL
 from tests.proxy.client.conftest import Script
 
@@ -92,6 +92,16 @@ def test_token_that_is_in_force_is_told_even_if_visits_did_not_end(
     assert (said.code, json.loads(said.out)) == (1, {"token": "x" * 43, "remaining": 2})
     said = portico("preview", command, "my-app")
     assert (said.code, said.out) == (1, "")
+
+
+@pytest.mark.parametrize("command", ["protect", "rotate"])
+def test_token_is_not_printed_beside_what_is_waited_for(
+    command: str, server: Script, portico: Command, terminal: Terminal
+) -> None:
+    told = {"error": "2 visits have not ended", "code": "REVOCATION_INCOMPLETE", "remaining": 2, "token": "x" * 43}
+    server.answer(504, told)
+    assert portico("preview", command, "my-app").out == "x" * 43 + "\n"
+    assert terminal.spoilt == []
 
 
 def test_previews_are_made_listed_and_deleted(server: Script, portico: Command) -> None:

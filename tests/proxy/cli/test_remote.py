@@ -10,7 +10,7 @@ from proxy.cli.base import plain
 from proxy.cli.waiting import Sign
 from proxy.cli.waiting import waiting as waiting_for_real
 from proxy.local import FILE_NAME, LocalServer, announced
-from tests.proxy.cli.conftest import KEY, Command
+from tests.proxy.cli.conftest import KEY, Command, Terminal
 from tests.proxy.client.conftest import Script
 
 NOTHING: dict[str, object] = {"sandboxes": [], "next": None}
@@ -24,6 +24,9 @@ SANDBOX = {
     "preview_auth": False,
     "ports": [],
 }
+
+# Port 1 of this machine: nobody listens there.
+NOBODY = "http://127.0.0.1:1"
 
 
 def bearer(script: Script) -> str:
@@ -160,6 +163,16 @@ def test_question_that_lasts_says_so_but_not_in_the_middle_of_its_output(
     server.refuse(404, "SANDBOX_NOT_FOUND")
     portico("logs", "--follow", "my-app", "web")
     assert said == ["waiting for the server's answer", "waking my-app"]
+
+
+def test_why_there_is_no_answer_is_not_printed_beside_what_is_waited_for(
+    server: Script, portico: Command, terminal: Terminal
+) -> None:
+    for status, code in ((404, "SANDBOX_NOT_FOUND"), (401, "UNAUTHORIZED"), (400, "INVALID")):
+        server.refuse(status, code)
+        assert code in portico("sandbox", "show", "my-app").err
+    assert "no answer" in portico("sandbox", "show", "my-app", "--server", NOBODY).err
+    assert terminal.spoilt == []
 
 
 def test_lines_of_a_table_end_with_their_last_word(server: Script, portico: Command) -> None:
