@@ -92,7 +92,9 @@ async def explain_url(
 async def knock(explained: Explanation, runtime: Runtime) -> Explanation:
     """Add whether something listens where a visit that enters now would go; the rest stays as it is.
 
-    A connection is made and closed. Nothing is sent, nothing is woken, and the sandbox is not in use by it.
+    A connection is made and closed. Nothing is sent, nothing is woken, and the sandbox is not in use by it. A service
+    that a wake has just brought back is waited for as a visit waits, if not as long. That a port answers is noted as
+    for a visit: the next wake expects it to answer again.
 
     Args:
         explained: Of the present. Who may not see it must not have it knocked for.
@@ -103,16 +105,30 @@ async def knock(explained: Explanation, runtime: Runtime) -> Explanation:
     if port is None or run is None:
         # Not a visit that enters, or the run has ended since.
         return explained
+    not_listening: NotListeningError | None = None
     try:
         with trio.fail_after(KNOCK_TIMEOUT_S):
-            stream = await run.dial(port)
+            try:
+                stream = await run.dial(port)
+            except NotListeningError as error:
+                # As in `upstream.connect`.
+                not_listening = error
+                await run.wait_listening(port)
+                stream = await run.dial(port)
     except NotListeningError as error:
-        return explain_service(explained, refusal(Code.NOT_LISTENING, port=port, detail=str(error)))
+        return _explain_not_listening(explained, port, error)
     except trio.TooSlowError:
+        if not_listening is not None:
+            # It may yet come; a visit would wait on, for as long as a wake may take.
+            return _explain_not_listening(explained, port, not_listening)
         text = f"the service did not accept a connection within {KNOCK_TIMEOUT_S:g} s"
         return explain_service(explained, refusal(Code.UPSTREAM_TIMEOUT, port=port, detail=text))
     await close_now(stream)
     return explain_service(explained, None)
+
+
+def _explain_not_listening(explained: Explanation, port: int, error: NotListeningError) -> Explanation:
+    return explain_service(explained, refusal(Code.NOT_LISTENING, port=port, detail=str(error)))
 
 
 async def live_state(runtime: Runtime, sandbox: SandboxId) -> SandboxState | None:

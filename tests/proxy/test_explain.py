@@ -15,6 +15,7 @@ from actors import (
     Domain,
     FileStore,
     MemoryStore,
+    NotListeningError,
     Runtime,
     Sandbox,
     SandboxId,
@@ -109,6 +110,44 @@ async def test_port_where_nothing_listens_is_explained_as_the_router_answers_it(
         answer = await preview_engine.get(url)
     assert (explained.status, explained.code) == (502, "NOT_LISTENING")
     assert (answer.status, answer.json()) == (502, {"error": explained.outcome, "code": "NOT_LISTENING", "port": 8080})
+
+
+async def test_service_that_a_wake_is_bringing_back_is_waited_for_as_a_visit_waits(
+    preview_engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening: list[int] = []
+    dial = FakeRun.dial
+
+    async def dial_then(run: FakeRun, port: int) -> trio.abc.HalfCloseableStream:
+        if port not in listening:
+            raise NotListeningError(port, [("memory", "connection refused")])
+        return await dial(run, port)
+
+    async def wait_listening(_run: FakeRun, port: int) -> None:
+        listening.append(port)
+
+    url = await preview_engine.expose(respond(b"hello"))
+    monkeypatch.setattr(FakeRun, "dial", dial_then)
+    monkeypatch.setattr(FakeRun, "wait_listening", wait_listening)
+    async with (await preview_engine.sandbox()).running():
+        explained = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+        assert (explained.code, explained.steps[-1].answer) == ("ADMITTED", "listens")
+
+
+async def test_service_that_is_long_in_coming_back_does_not_listen_yet(
+    preview_engine: PreviewEngine, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def wait_listening(_run: FakeRun, _port: int) -> None:
+        await trio.sleep_forever()
+
+    sandbox = await preview_engine.sandbox()
+    url = (await sandbox.expose_port(8080, hostname="example.com")).url
+    monkeypatch.setattr(FakeRun, "wait_listening", wait_listening)
+    async with sandbox.running():
+        began = trio.current_time()
+        explained = await knock(await explain_now(preview_engine.runtime, url), preview_engine.runtime)
+    assert trio.current_time() - began == pytest.approx(KNOCK_TIMEOUT_S)
+    assert (explained.status, explained.code) == (502, "NOT_LISTENING")
 
 
 async def test_service_that_does_not_accept_is_waited_for_so_long_and_no_longer(
