@@ -157,7 +157,7 @@ OPERATIONS: Final = (
         "Give a custom hostname back; answered once its live streams are cut.",
         unbind_domain,
         Need.ANY,
-        {200: schemas.Closed},
+        {200: schemas.Closed, 504: schemas.IncompleteRevocation},
         (409,),
         query=Claim,
     ),

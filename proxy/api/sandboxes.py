@@ -227,7 +227,7 @@ OPERATIONS: Final = (
         "Forget a sandbox for good: ports and tokens first, then streams, then its container.",
         destroy_sandbox,
         Need.CHANGE,
-        {200: schemas.Destroyed},
+        {200: schemas.Destroyed, 504: schemas.IncompleteRevocation},
     ),
     Operation(
         "POST",
@@ -236,7 +236,7 @@ OPERATIONS: Final = (
         "Stop a sandbox for good; its URLs answer 410 from then on.",
         stop_sandbox,
         Need.CHANGE,
-        {200: schemas.Closed},
+        {200: schemas.Closed, 504: schemas.IncompleteRevocation},
         (404,),
     ),
     Operation(
@@ -246,7 +246,7 @@ OPERATIONS: Final = (
         "Put a sandbox to sleep now; its live streams are cut.",
         hibernate_sandbox,
         Need.CHANGE,
-        {200: schemas.Sandbox},
+        {200: schemas.Sandbox, 504: schemas.IncompleteRevocation},
         (404, 410),
     ),
     Operation(
@@ -288,7 +288,7 @@ OPERATIONS: Final = (
         "Take a port's URL back; answered once its live streams are cut.",
         unexpose_port,
         Need.CHANGE,
-        {200: schemas.Closed},
+        {200: schemas.Closed, 504: schemas.IncompleteRevocation},
         (404,),
         query=Unexpose,
     ),

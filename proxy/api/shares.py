@@ -73,7 +73,7 @@ OPERATIONS: Final = (
         "Take a link back; answered once the streams that came by it are cut.",
         revoke_share,
         Need.CHANGE,
-        {200: schemas.Closed},
+        {200: schemas.Closed, 504: schemas.IncompleteRevocation},
         (404,),
     ),
     Operation(
@@ -93,7 +93,7 @@ OPERATIONS: Final = (
         "Take a link back, whatever its port; answered once the streams that came by it are cut.",
         revoke_share,
         Need.CHANGE,
-        {200: schemas.Closed},
+        {200: schemas.Closed, 504: schemas.IncompleteRevocation},
         (404,),
     ),
 )
