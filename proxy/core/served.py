@@ -37,7 +37,8 @@ class Served(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     """From the last byte of its head to the last byte of its answer that was handed to the kernel."""
     complete: bool
-    """False if the answer was broken off, by either side or by a revocation."""
+    """False if the answer was broken off, by either side or by a revocation. Of an upgraded connection the 101 is the
+    answer, so this is True however it ended: what was still to come, only its two ends know."""
 
 
 Observer = Callable[[Served], None]

@@ -104,3 +104,17 @@ async def test_upgraded_connection_is_told_at_its_end(open_engine: OpenEngine) -
         await engine.settle()
     (served,) = told
     assert (served.status, served.path) == (101, "/socket")
+
+
+async def test_upgraded_connection_that_is_cut_was_answered_completely_all_the_same(open_engine: OpenEngine) -> None:
+    told: list[Served] = []
+    async with open_engine(observe=told.append) as engine:
+        host = host_of(await engine.expose(websocket_echo()))
+        async with aclosing(engine.connect()) as client:
+            await client.send_request("GET", "/socket", host, headers=HANDSHAKE)
+            await client.read_head()
+            await engine.settle()
+            assert await (await engine.sandbox()).unexpose_port(8080) == 1
+            await client.read_to_end()
+    (served,) = told
+    assert (served.status, served.complete) == (101, True)
