@@ -117,11 +117,14 @@ class Tunnel:
         if self._closed:
             return
         self._closed = True
-        if not self.over:
-            self._let_go()
-        self.pump.remove(self._client.socket)
-        self._client.socket.close()
-        self._on_closed(self)
+        try:
+            if not self.over:
+                self._let_go()
+        finally:
+            # Also if whoever is told of the end has a bug: nobody would come here a second time.
+            self.pump.remove(self._client.socket)
+            self._client.socket.close()
+            self._on_closed(self)
 
     def _on_cut(self, _reason: CutBecause) -> None:
         # Inside a turn of the actor, which is no place to end the visit in.

@@ -361,6 +361,19 @@ async def test_bug_in_what_ends_a_tunnel_leaves_nothing_open(
         assert [event["error"] for event in logged] == ["ValueError"]
 
 
+async def test_bug_in_what_is_told_of_a_sudden_end_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    async with tunnel() as stage:
+        with monkeypatch.context() as patched:
+            patched.setattr(VisitBook, "strike", broken)
+            with pytest.raises(ValueError, match="a bug"):
+                stage.tunnel.abort()
+        assert (stage.closed, len(stage.pump)) == ([stage.tunnel], 0)
+        assert stage.near.fileno() == -1
+
+
 async def test_bug_ends_the_tunnel(monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]) -> None:
     def broken(*_: object) -> None:
         raise ValueError("a bug")
