@@ -550,7 +550,10 @@ class Lane:
     def cut(self) -> None:
         """End it now, whatever is under way; a client that can still be told why is told."""
         self.draining = True
-        if self._connection is not None:
+        if self._tunnel is not None:
+            # Which has the socket, and this object's place in the router.
+            self._tunnel.cut()
+        elif self._connection is not None:
             self._connection.cut()
         elif self._phase is Phase.ANSWER:
             self._fail(refusal(Code.SHUTTING_DOWN))
