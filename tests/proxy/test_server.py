@@ -17,7 +17,7 @@ from actors.testing.containers import FakeContainers, Handler, fake_containers
 from proxy.lane import Lane
 from proxy.options import Options
 from proxy.server import Server
-from proxy.testing import Client, respond, silence, websocket_echo
+from proxy.testing import Client, respond, websocket_echo
 
 
 @asynccontextmanager
@@ -36,6 +36,12 @@ async def expose(runtime: Runtime, containers: FakeContainers, handler: Handler)
 
 async def dial(server: Server, host: str = "127.0.0.1") -> Client:
     return Client(await trio.open_tcp_stream(host, server.port))
+
+
+async def be_let_in(client: Client) -> None:
+    """Return once the connection is one of the server's, idle: what it asks for is answered, though it is nowhere."""
+    await client.send_request("GET", "/", "localhost")
+    assert (await client.read_response()).status == 404
 
 
 async def test_preview_is_served_over_a_socket(nursery: trio.Nursery) -> None:
@@ -91,7 +97,7 @@ async def test_full_house_lets_further_clients_wait() -> None:
         await first.send_request("GET", "/", host)
         assert (await first.read_response()).body == b"hello"
         await second.send_request("GET", "/", host)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await trio.testing.wait_all_tasks_blocked()
         assert server.connections == 1
         # The one inside is unharmed, and its leaving makes room.
         await first.send_request("GET", "/", host)
@@ -105,7 +111,8 @@ async def test_full_house_lets_further_clients_wait() -> None:
 async def test_connections_of_one_address_share_what_is_noted_of_them() -> None:
     async with running() as (runtime, _), Server(runtime, listen="127.0.0.1:0") as server:
         clients = [await dial(server) for _ in range(3)]
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        for client in clients:
+            await be_let_in(client)
         assert server._router is not None
         connections = server._router._connections
         assert len(connections) == 3
@@ -145,7 +152,8 @@ async def test_client_that_waits_for_a_place_is_closed_with_the_server() -> None
     async with running() as (runtime, _):
         async with Server(runtime, listen="127.0.0.1:0", options=Options(connections_max=1)) as server:
             first, second = await dial(server), await dial(server)
-            await trio.testing.wait_all_tasks_blocked(0.02)
+            await be_let_in(first)
+            await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(5):
             assert await first.read_to_end() == b""
             assert await second.read_to_end() == b""
@@ -177,10 +185,11 @@ async def test_port_that_the_kernel_chooses_is_one_for_all() -> None:
 
 
 async def test_close_drains_and_wait_closed_returns() -> None:
-    gate = trio.Event()
+    asked, gate = trio.Event(), trio.Event()
 
     async def handle(stream: trio.abc.HalfCloseableStream) -> None:
         await stream.receive_some()
+        asked.set()
         await gate.wait()
         await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast")
 
@@ -189,8 +198,9 @@ async def test_close_drains_and_wait_closed_returns() -> None:
         async with server:
             host = urlsplit(await expose(runtime, containers, handle)).netloc
             client, idle = await dial(server), await dial(server)
+            await be_let_in(idle)
             await client.send_request("GET", "/", host)
-            await trio.testing.wait_all_tasks_blocked(0.02)
+            await asked.wait()
             server.close()
             with trio.fail_after(5):
                 assert await idle.read_to_end() == b""
@@ -206,15 +216,22 @@ async def test_close_drains_and_wait_closed_returns() -> None:
 
 
 async def test_error_in_the_block_cuts_at_once_and_comes_out_as_it_is() -> None:
+    asked = trio.Event()
+
+    async def handle(stream: trio.abc.HalfCloseableStream) -> None:
+        await stream.receive_some()
+        asked.set()
+        await trio.sleep_forever()
+
     async with running() as (runtime, containers):
 
         async def fail_under_way() -> None:
             async with Server(runtime, listen="127.0.0.1:0") as server:
-                host = urlsplit(await expose(runtime, containers, silence())).netloc
+                host = urlsplit(await expose(runtime, containers, handle)).netloc
                 client = await dial(server)
                 try:
                     await client.send_request("GET", "/", host)
-                    await trio.testing.wait_all_tasks_blocked(0.02)
+                    await asked.wait()
                     assert runtime.statistics().visits == 1
                     raise KeyError
                 finally:

@@ -106,8 +106,17 @@ async def test_child_that_prints_on_byte_by_byte_does_not_hold_up_the_end(
 
 
 async def test_session_ends_with_its_sandbox_and_the_next_of_that_name_has_none_of_it(
-    runtime: Runtime, nursery: trio.Nursery
+    runtime: Runtime, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forgotten = trio.Event()
+    forget_gone = Sessions._forget_gone
+
+    async def forget_and_tell(sessions: Sessions, sandbox: Sandbox) -> None:
+        await forget_gone(sessions, sandbox)
+        if not sessions._sessions:
+            forgotten.set()
+
+    monkeypatch.setattr(Sessions, "_forget_gone", forget_and_tell)
     sessions, sandbox = Sessions(nursery), await make(runtime)
     ended = await sessions.start(sandbox, "echo", ["a secret"])
     with trio.fail_after(20):
@@ -122,8 +131,7 @@ async def test_session_ends_with_its_sandbox_and_the_next_of_that_name_has_none_
     await sandbox.destroy()
     with trio.fail_after(20):
         await running.ended.wait()
-        while sessions._sessions:
-            await trio.lowlevel.checkpoint()
+        await forgotten.wait()
     again = await make(runtime)
     own = await sessions.start(again, "true", [])
     assert await sessions.of(again) == [own]
