@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 ANSWER_S: Final = 30.0
-"""For the keeper to do as it is told. It gives up after 3 s by itself; the rest is for machines that are overloaded."""
+"""For the keeper to do as it is told. It gives up after 4 s by itself; the rest is for machines that are overloaded."""
 
 
 class Standstill:

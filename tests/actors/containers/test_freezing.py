@@ -113,6 +113,33 @@ def behind(run: Run) -> ProcessRun:
     return run._processes
 
 
+async def test_what_is_just_being_started_as_it_falls_asleep_has_been_started(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = trio.Event()
+    found: list[ProcessStatus] = []
+
+    class Noted(dict[int, Service]):
+        def __setitem__(self, serial: int, service: Service) -> None:
+            super().__setitem__(serial, service)
+            asked.set()
+
+    async def start() -> None:
+        found.append((await run.start_process(ProcessOptions(FOREVER, id="web"))).status)
+
+    run = await place.wake()
+    monkeypatch.setattr(behind(run), "_alive", Noted())
+    with trio.fail_after(20):
+        async with trio.open_nursery() as starting:
+            starting.start_soon(start)
+            await asked.wait()
+            # The keeper reads both in one go: between the fork and the program, the child is told to stand still.
+            await run.sleep()
+    assert len(found) == 1
+    [process] = (await place.wake()).processes()
+    assert process.status is ProcessStatus.RUNNING
+
+
 def keeper_pid(run: Run) -> int:
     return behind(run)._keeper.pid
 
