@@ -540,7 +540,7 @@ class ProcessRun:
             service.settle(Stage.EXITED, exit_code=KILLED_EXIT_CODE)
         self._alive.clear()
         self._tenants = False
-        self._standstill.heard(answer=False)
+        self._standstill.over()
         self._ended.set()
         self.when_ended(self._reason)
 

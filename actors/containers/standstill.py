@@ -12,7 +12,7 @@ ANSWER_S: Final = 30.0
 class Standstill:
     """Of one keeper."""
 
-    __slots__ = ("_answer", "_answered", "_ask", "_going", "asked_for")
+    __slots__ = ("_answer", "_answered", "_ask", "_going", "_over", "asked_for")
 
     def __init__(self, ask: Callable[..., Awaitable[None]]) -> None:
         """Begin with processes that run.
@@ -27,6 +27,7 @@ class Standstill:
         self._going.set()
         self._answered = trio.Event()
         self._answer = False
+        self._over = False
 
     async def begin(self) -> bool:
         """Have all processes stand still; False: they do not, and go on."""
@@ -48,14 +49,22 @@ class Standstill:
         await self._going.wait()
 
     def heard(self, answer: bool) -> None:
-        """Note what the keeper says; or that it says nothing any more, which is no."""
+        """Note what the keeper says."""
         self._answer = answer
         self._answered.set()
+
+    def over(self) -> None:
+        """Note that the keeper says nothing any more, which is no, also to what it is told from now on."""
+        self._over = True
+        self.heard(answer=False)
 
     async def _say(self, what: bytes) -> bool:
         self._answered = trio.Event()
         self._answer = False
         await self._ask(what)
+        if self._over:
+            # It ended before it was asked: nobody will set the event of this question.
+            return False
         with trio.move_on_after(ANSWER_S):
             await self._answered.wait()
         return self._answer

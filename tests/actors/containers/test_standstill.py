@@ -55,3 +55,28 @@ async def test_a_keeper_that_does_not_answer_is_waited_for_so_long_and_no_longer
     assert not await keeper.standstill.end(), "an answer of before is none"
     assert trio.current_time() == 2 * ANSWER_S
     await keeper.standstill.wait_going()
+
+
+async def test_a_keeper_that_is_known_to_be_gone_is_not_waited_for(autojump_clock: MockClock) -> None:
+    keeper = Keeper(True, None)
+    assert await keeper.standstill.begin()
+    keeper.standstill.over()
+    assert not await keeper.standstill.end()
+    assert trio.current_time() == 0
+    await keeper.standstill.wait_going()
+
+
+async def test_who_waits_for_an_answer_hears_that_the_keeper_is_gone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    keeper = Keeper(None)
+    said: list[bool] = []
+
+    async def begin() -> None:
+        said.append(await keeper.standstill.begin())
+
+    nursery.start_soon(begin)
+    await wait_all_tasks_blocked()
+    keeper.standstill.over()
+    await wait_all_tasks_blocked()
+    assert (said, trio.current_time()) == ([False], 0)
