@@ -424,8 +424,8 @@ async def test_what_is_frozen_is_listed_and_goes_on_after_its_actor_has_left_mem
     async with open_runtime(MemoryStore(), limits=Limits(rest_after_s=0.01)) as runtime:
         sandbox, process = await frozen(runtime)
         with trio.fail_after(20):
-            while runtime.statistics().actors:  # an actor leaves without a word
-                await trio.lowlevel.checkpoint()
+            while runtime.statistics().actors:
+                await runtime._all_gone.park()
             [found] = await sandbox.list_processes()
             assert (found.id, found.pid, found.status) == ("web", process.pid, ProcessStatus.FROZEN)
             assert (await sandbox.state()).slept
