@@ -422,9 +422,9 @@ class Activation:
                 self.runs.came_up()
                 await self._go_on_for_held()
             case RunFailed(run_id, reason):
-                attempt = self.runs.came_up()
+                self.runs.came_up()
                 await self._end_run(run_id, RunEnd.FAILED)
-                if attempt is not None and attempt.by_policy:
+                if self.runs.wanted_back:
                     self.runs.come_back(run_id, ran=False)
                 # Some are refused now for a better reason.
                 self._answer_held()
@@ -434,10 +434,10 @@ class Activation:
                     self.runs.came_up()
                 ended = self.runs.run
                 await self._end_run(run_id, reason)
-                await self._go_on_for_held()
-                wanted = ended is not None and ended.run_id == run_id and ended.comes_back
-                if wanted and self.runs.coming_up is None:
+                if ended is not None and ended.run_id == run_id and ended.comes_back:
                     self.runs.come_back(run_id, ran=True)
+                # Who is waiting already does not wait for the pause.
+                await self._go_on_for_held()
             case RunDue(run_id):
                 if self.runs.take_due(run_id):
                     await self._come_up(by_policy=True)

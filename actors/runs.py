@@ -65,6 +65,7 @@ class RunKeeper:
         "_watching",
         "coming_up",
         "run",
+        "wanted_back",
         "wanted_since",
     )
 
@@ -95,6 +96,9 @@ class RunKeeper:
         self._due: str | None = None
         """The run that has ended by itself and is to come back, unless something else happens before."""
         self._pausing = trio.CancelScope()
+        self.wanted_back = False
+        """One that ended by itself is to come back, and none has come up since: whoever else tries to bring one up may
+        fail, and the policy's own tries go on then."""
         self._up_since = trio.current_time()
         """When the run came up."""
         self.wanted_since = self._up_since
@@ -108,7 +112,7 @@ class RunKeeper:
     def bring_up(self, container: Container, run_id: str, *, reattach: bool, by_policy: bool = False) -> None:
         """Start the container as `run_id`, or find that run again; a report says what came of it."""
         assert self.coming_up is None
-        self.stay_down()
+        self._cancel_pause()
         self.coming_up = Attempt(run_id, reattach=reattach, by_policy=by_policy)
         self._children.start(self._bring_up, container, self.coming_up)
 
@@ -130,9 +134,11 @@ class RunKeeper:
 
         None comes if that was so too often, if another is brought up before, or after `stay_down`.
         """
+        self.wanted_back = True
         pause_s = self._revivals.next_pause(trio.current_time() - self._up_since if ran else 0.0)
         if pause_s is None:
             log.error("run is not brought back any more", sandbox=self._sandbox, run=run_id)
+            self.wanted_back = False
             return
         self._due = run_id
         self._pausing = trio.CancelScope()
@@ -140,12 +146,18 @@ class RunKeeper:
 
     def take_due(self, run_id: str) -> bool:
         """Say whether that run is still to come back; it is not any more afterwards."""
-        due = self._due == run_id
+        if self._due != run_id:
+            # Late news of another; the one that is due has a report of its own.
+            return False
         self._due = None
-        return due
+        return True
 
     def stay_down(self) -> None:
         """Let nothing come back by itself."""
+        self.wanted_back = False
+        self._cancel_pause()
+
+    def _cancel_pause(self) -> None:
         self._due = None
         self._pausing.cancel()
 
@@ -166,6 +178,7 @@ class RunKeeper:
     def welcome(self, run: Run, *, by_policy: bool = False) -> None:
         """Keep a run that is ready, and watch over it."""
         self.run = run
+        self.wanted_back = False
         self._up_since = trio.current_time()
         if not by_policy:
             self.wanted_since = self._up_since

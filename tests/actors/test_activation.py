@@ -812,6 +812,41 @@ async def test_a_visitor_does_not_wait_for_the_pause_and_makes_no_second_run(aut
         visit.end()
 
 
+async def test_a_visitor_whose_wake_fails_does_not_end_the_coming_back(autojump_clock: MockClock) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        await die(container)
+        container.start_error = "no room"
+        with pytest.raises(ContainerStartError):
+            await runtime.admit(NAME, KNOCK)
+        container.start_error = None
+        await trio.sleep(100)
+        assert len(container.starts) == 3
+        assert (await sandbox.state()).run_id == container.starts[-1]
+
+
+@pytest.mark.parametrize("ending", [None, "hibernate"])
+async def test_a_visitor_whose_wake_fails_makes_nothing_come_back_that_is_not_to(
+    autojump_clock: MockClock, ending: str | None
+) -> None:
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        container.comes_back = ending is not None
+        await die(container)
+        if ending is not None:
+            await getattr(sandbox, ending)()
+            container = containers.made[NAME]
+        container.start_error = "no room"
+        starts = len(container.starts)
+        with pytest.raises(ContainerStartError):
+            await runtime.admit(NAME, KNOCK)
+        container.start_error = None
+        await trio.sleep(100)
+        assert len(container.starts) == starts + 1
+
+
 async def test_coming_back_is_no_use_that_keeps_a_sandbox_awake(autojump_clock: MockClock) -> None:
     store, containers = FaultyStore(MemoryStore()), fake_containers()
     async with running(store, containers=containers) as runtime:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from actors.children import Children
-from actors.messages import Report, RunFailed, RunGone, RunReady
+from actors.messages import Report, RunDue, RunFailed, RunGone, RunReady
 from actors.runs import RunKeeper, stop
 from actors.sandbox.events import RunEnd
 from actors.sandbox.ids import SandboxId
@@ -241,3 +241,13 @@ async def test_a_run_that_does_not_stop_properly_is_logged() -> None:
             s.keeper.stop_soon(run)
             await s.children.wait_none()
         assert [line["event"] for line in lines] == ["run did not stop"]
+
+
+async def test_news_of_another_run_leaves_the_one_that_is_due(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as s:
+        s.keeper.come_back("run-1", ran=True)
+        assert not s.keeper.take_due("run-0")
+        await s.children.wait_none()
+        assert s.reports == [RunDue("run-1")]
+        assert s.keeper.take_due("run-1")
+        assert not s.keeper.take_due("run-1")
