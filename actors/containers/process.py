@@ -154,13 +154,15 @@ class ProcessContainer:
             await self._book.load()
         except ContainerError as error:
             raise ContainerStartError(str(error)) from error
-        run: ProcessRun = await nursery.start(self._serve, run_id, folder)
+        processes: ProcessRun = await nursery.start(self._serve, run_id, folder)
+        # Made first: it is to hear of it if the keeper dies while services are brought back.
+        run = self._freezing(run_id, processes) if self._freezes else processes
         try:
-            await run.revive()
+            await processes.revive()
         except BaseException:
-            await run.abort()
+            await processes.abort()
             raise
-        return self._freezing(run_id, run) if self._freezes else run
+        return run
 
     def _freezing(self, run_id: str, processes: ProcessRun) -> FreezingRun:
         return FreezingRun(run_id, processes, self._keep, self._lose)

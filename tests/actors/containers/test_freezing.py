@@ -315,6 +315,19 @@ async def test_keeper_that_dies_while_frozen_takes_all_along_and_the_wake_starts
     assert await count(woken, int(port)) == 1
 
 
+async def test_keeper_that_dies_while_services_are_brought_back_ends_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def revive(processes: ProcessRun) -> None:
+        processes._keeper.kill()
+        await processes.wait_stopped()
+
+    monkeypatch.setattr(ProcessRun, "revive", revive)
+    run = await place.wake()
+    with trio.fail_after(5):
+        assert "keeper ended unexpectedly" in await run.wait_stopped()
+
+
 async def test_one_that_is_killed_while_frozen_is_started_by_the_wake(place: Place, lifeline: Lifeline) -> None:
     run = await place.wake()
     await serve(run, lifeline)
