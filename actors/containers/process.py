@@ -188,9 +188,14 @@ class ProcessContainer:
             processes = self._frozen.hand_on()
             self._lose()
             run = self._freezing(run_id, processes)
-            with trio.move_on_after(THAW_S):
-                if await self._go_on(processes, run_id, folder):
-                    return run
+            try:
+                with trio.move_on_after(THAW_S):
+                    if await self._go_on(processes, run_id, folder):
+                        return run
+            except BaseException:
+                # Nobody would own what is awake already.
+                await processes.abort()
+                raise
             log.warning("frozen processes did not go on, they are started anew", sandbox=self._sandbox)
             await processes.abort()
         return None

@@ -328,6 +328,35 @@ async def test_keeper_that_dies_while_services_are_brought_back_ends_the_run(
         assert "keeper ended unexpectedly" in await run.wait_stopped()
 
 
+async def test_wake_that_fails_half_way_leaves_nothing_awake(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def revive(_: ProcessRun) -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyError
+
+    run = await place.wake()
+    service = await run.start_process(ProcessOptions(FOREVER, id="web"))
+    await run.sleep()
+    monkeypatch.setattr(ProcessRun, "revive", revive)
+    with pytest.raises(KeyError):
+        await place.wake()
+    assert service.status is ProcessStatus.EXITED
+    assert place.container().asleep is None
+
+
+async def test_run_whose_folder_cannot_be_moved_is_started_anew(place: Place, lifeline: Lifeline) -> None:
+    run = await place.wake()
+    await serve(run, lifeline)
+    [service] = run.processes()
+    await run.sleep()
+    in_the_way = place.folder / "runs" / "run-2"
+    in_the_way.mkdir()
+    (in_the_way / "file").touch()
+    woken = await place.wake()
+    assert service.status is ProcessStatus.EXITED
+    [port] = await lifeline.wait_held()
+    assert await count(woken, int(port)) == 1
+
+
 async def test_one_that_is_killed_while_frozen_is_started_by_the_wake(place: Place, lifeline: Lifeline) -> None:
     run = await place.wake()
     await serve(run, lifeline)
