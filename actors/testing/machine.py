@@ -63,7 +63,7 @@ from actors.sandbox.decide import (
 )
 from actors.sandbox.events import Event, HostHeader, RunEnd
 from actors.sandbox.ids import SEAL_BYTES, Port, PortToken, PreviewToken, Seal
-from actors.sandbox.sessions import share_session
+from actors.sandbox.sessions import naming_share, share_session
 from actors.sandbox.state import SNAPSHOT_VERSION, SandboxState, Status, evolve, next_alarm, restore, snapshot
 from actors.testing.plain import IN, WAKE, Leaning, PlainSandbox
 from actors.testing.storage import as_logged, through_msgpack
@@ -77,6 +77,7 @@ from actors.testing.strategies import (
     creations,
     graces,
     hostile_commands,
+    hostname_share_creations,
     minted_tokens,
     names,
     share_creations,
@@ -309,7 +310,7 @@ class SandboxMachine(RuleBasedStateMachine):
     def rotate_preview_auth(self, token: PreviewToken, grace: float) -> None:
         self.do(RotatePreviewAuth(token.digest(), grace))
 
-    @rule(command=share_creations())
+    @rule(command=share_creations() | hostname_share_creations())
     def share(self, command: CreateShare) -> None:
         self.do(command)
 
@@ -323,7 +324,7 @@ class SandboxMachine(RuleBasedStateMachine):
     def the_right_one_redeems_a_link(self, data: st.DataObject) -> None:
         assert self.state is not None
         sharing = self.state.shares[data.draw(st.sampled_from(sorted(self.state.shares)))]
-        self.somebody_redeems_a_link(RedeemShare(sharing.share, sharing.port, sharing.digest))
+        self.somebody_redeems_a_link(RedeemShare(sharing.share, sharing.port, sharing.digest, sharing.binding))
 
     @rule(command=share_redemptions())
     def somebody_redeems_a_link(self, command: RedeemShare) -> None:
@@ -334,11 +335,13 @@ class SandboxMachine(RuleBasedStateMachine):
         sharing = self.state.shares[command.share]
         if sharing.once:
             assert isinstance(self.decide(command), Refusal), "a link that opens one session opens no other"
-        session = share_session(sharing)
+        named = sharing.binding is not None
+        session = naming_share(sharing.share, share_session(sharing)) if named else share_session(sharing)
         self.sessions.append(session)
         self.plain.note_share_session(session, command.share)
         if self.state.run_id is not None:
-            request = VisitRequest(sharing.port, PortToken(command.share), sessions=(session,))
+            token = None if named else PortToken(command.share)
+            request = VisitRequest(sharing.port, token, sessions=(session,), binding=sharing.binding)
             assert isinstance(self.visit(request), Grant), "who has redeemed a link may enter"
 
     @precondition(lambda self: self.state is not None and self.state.auth is not None and self.state.ports)

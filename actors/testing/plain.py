@@ -69,6 +69,8 @@ class PlainShare(NamedTuple):
     serial: int
     until: float
     once: bool
+    binding: int | None = None
+    """Of the custom hostname that it is for."""
     redeemed: bool = False
 
 
@@ -226,6 +228,9 @@ class PlainSandbox:
             return False
         if not 0 < command.expires_in <= SHARE_SECONDS_MAX:
             return False
+        # A link to where everybody may go, or nobody, is no use.
+        if command.hostname is not None and not (self.secrets and port in self.ports):
+            return False
         same = self.shares.get(command.minted)
         if same is not None:
             return (same.port, same.digest) == (port, command.digest)
@@ -234,7 +239,7 @@ class PlainSandbox:
             return False
         self._drop_expired(now)
         self.shares[command.minted] = PlainShare(
-            port, command.digest, self._serial(), now + command.expires_in, command.once
+            port, command.digest, self._serial(), now + command.expires_in, command.once, command.binding
         )
         return True
 
@@ -244,6 +249,8 @@ class PlainSandbox:
     def _redeem(self, command: RedeemShare, now: float) -> bool:
         share = self.shares.get(command.share)
         if share is None or now >= share.until or (share.port, share.digest) != (command.port, command.digest):
+            return False
+        if share.binding != command.binding:
             return False
         if share.once and share.redeemed:
             return False
@@ -275,7 +282,10 @@ class PlainSandbox:
         return IN
 
     def _judge_credential(self, request: VisitRequest, now: float) -> str | None:
-        if request.token is None:
+        if request.binding is not None:
+            if request.port not in self.ports:
+                return "INVALID_TOKEN"
+        elif request.token is None:
             if not self.exists or self.destroyed:
                 return "SANDBOX_NOT_FOUND"
             if not self.open_ports:
@@ -284,19 +294,34 @@ class PlainSandbox:
             exposed = self.ports.get(request.port)
             if exposed is None or exposed.token != request.token.reveal():
                 return "INVALID_TOKEN" if self._share_opener(request, now) is None else None
-        if self.secrets and self._opener(request, now) is None:
-            return "AUTH_INVALID" if request.preview_token or request.sessions else "AUTH_REQUIRED"
+        if self.secrets and self._opener(request, now) is None and self._share_opener(request, now) is None:
+            shown = request.preview_token or request.sessions or (request.binding is not None and request.share_secret)
+            return "AUTH_INVALID" if shown else "AUTH_REQUIRED"
         return None
 
     def _is_bare_preflight(self, request: VisitRequest) -> bool:
         return request.preflight and request.token is not None and not request.preview_token and not request.sessions
 
     def _share_opener(self, request: VisitRequest, now: float) -> PlainShare | None:
-        """Return the share whose name stands where a port's token would, if the visitor has what opens it."""
+        """Return the share whose name stands where a port's token would, if the visitor has what opens it.
+
+        At a custom hostname, that of which the visitor has a session; links are not shown there, in this telling.
+        """
+        if request.binding is not None:
+            known = [self.sessions.get(session) for session in request.sessions]
+            here = [
+                share
+                for share in self.shares.values()
+                if (share.port, share.binding) == (request.port, request.binding)
+            ]
+            opening = (share for share in here if now < share.until and (share.port, share.serial) in known)
+            # Where there is no gate, or another way past it, nobody comes by a share.
+            by_other = not self.secrets or self._opener(request, now) is not None
+            return None if by_other else next(opening, None)
         if request.token is None or self._is_exposed(request):
             return None
         share = self.shares.get(request.token.reveal())
-        if share is None or share.port != request.port or now >= share.until:
+        if share is None or share.port != request.port or share.binding is not None or now >= share.until:
             return None
         if not share.once and hashlib.sha256(request.share_secret or b"").digest() == share.digest:
             return share
@@ -338,7 +363,7 @@ class PlainSandbox:
         opener = self._opener(request, now) if self.secrets else None
         return Leaning(
             request.port,
-            self.ports[request.port].serial if request.token is not None else None,
+            self.ports[request.port].serial if request.token is not None or request.binding is not None else None,
             opener.serial if opener is not None else None,
             self.run_id,
         )

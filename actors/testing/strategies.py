@@ -193,7 +193,8 @@ def share_creations() -> st.SearchStrategy[CreateShare]:
     )
 
 
-def _hostname_share_creations() -> st.SearchStrategy[CreateShare]:
+def hostname_share_creations() -> st.SearchStrategy[CreateShare]:
+    """Draw the making of a share for a custom hostname, one of two."""
     # Not among those of `share_creations`: whether a hostname leads anywhere is for its table to say, not for a state.
     return st.builds(
         lambda command, binding: replace(command, hostname=f"n{binding}.my-app.com", binding=binding),
@@ -226,7 +227,7 @@ def changes() -> st.SearchStrategy[Command]:
         st.builds(SetPreviewAuth, _digests()),
         st.builds(RotatePreviewAuth, _digests(), graces()),
         share_creations(),
-        _hostname_share_creations(),
+        hostname_share_creations(),
         share_redemptions(),
         st.builds(RevokeShare, st.sampled_from(SHARES)),
         st.builds(BeginRun, run_id),

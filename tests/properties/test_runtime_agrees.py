@@ -343,6 +343,10 @@ class RuntimeMachine(SandboxMachine):
             self.settle()
 
     def visit(self, request: VisitRequest) -> Admission:
+        if request.binding is not None:
+            # Whether a hostname is bound, its table says, which the model does not have: to the runtime, none is.
+            assert self.real.admit(request) is RefusedBecause.INVALID_TOKEN
+            return self.admit(request)
         self.let_an_overdue_alarm_fire()
         self.find_out_what_was_lost(only_for=request)
         answer = super().visit(request)

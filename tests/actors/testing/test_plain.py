@@ -6,17 +6,19 @@ from actors.sandbox.admission import VisitRequest
 from actors.sandbox.decide import (
     BeginRun,
     CreateSandbox,
+    CreateShare,
     DestroySandbox,
     EndRun,
     ExposePort,
     FireAlarm,
+    RedeemShare,
     RotatePreviewAuth,
     SetPreviewAuth,
     StopSandbox,
     UnexposePort,
 )
 from actors.sandbox.events import RunEnd
-from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
+from actors.sandbox.ids import SEAL_BYTES, Port, PortToken, PreviewToken, SandboxId, Seal, ShareId
 from actors.testing.plain import IN, WAKE, PlainSandbox
 
 WEB = Port(8080)
@@ -63,6 +65,26 @@ def test_rotated_secret_opens_while_its_grace_lasts() -> None:
     assert plain.judge(bearing(SECOND), NOW + 30) == IN
     assert plain.obey(FireAlarm(), NOW + 30)
     assert [secret.until for secret in plain.secrets] == [math.inf]
+
+
+def test_link_to_a_custom_hostname_opens_that_one_only() -> None:
+    plain, secret = living(), FIRST.digest()
+    share = ShareId("share00000000001")
+    command = CreateShare(WEB, share, secret, Seal(bytes(SEAL_BYTES)), 60.0, hostname="n1.my-app.com", binding=1)
+    assert not plain.obey(command, NOW), "without a gate a link adds nothing"
+    assert plain.obey(SetPreviewAuth(SECOND.digest()), NOW)
+    assert plain.obey(command, NOW)
+    assert not plain.obey(RedeemShare(share, WEB, secret), NOW)
+    assert not plain.obey(RedeemShare(share, WEB, secret, 2), NOW)
+    assert plain.obey(RedeemShare(share, WEB, secret, 1), NOW)
+    plain.note_share_session(b"session", share)
+    request = VisitRequest(WEB, sessions=(b"session",), binding=1)
+    assert plain.judge(request, NOW) == IN
+    assert plain.leaning(request, NOW).share_serial is not None
+    assert plain.judge(VisitRequest(WEB, sessions=(b"session",), binding=2), NOW) == "AUTH_INVALID"
+    assert (
+        plain.judge(VisitRequest(WEB, PortToken(share), share_secret=FIRST.reveal().encode()), NOW) == "INVALID_TOKEN"
+    )
 
 
 def test_sleeping_sandbox_wakes_for_the_right_credential_only() -> None:
