@@ -505,7 +505,8 @@ def _share(state: SandboxState, command: CreateShare, now: float, rules: Rules) 
         text = f"a share lasts for more than 0 and at most {SHARE_SECONDS_MAX:.0f} seconds"
         return Refusal(RefusalReason.INVALID, text)
     same = state.shares.get(command.minted)
-    if same is not None and hmac.compare_digest(same.digest, command.digest) and same.port == port:
+    leads_alike = same is not None and (same.port, same.binding) == (port, command.binding)
+    if same is not None and leads_alike and hmac.compare_digest(same.digest, command.digest):
         return ()
     over = _expired(state, now)
     if len(state.shares) - len(over) >= SHARES_MAX:

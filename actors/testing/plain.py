@@ -233,7 +233,7 @@ class PlainSandbox:
             return False
         same = self.shares.get(command.minted)
         if same is not None:
-            return (same.port, same.digest) == (port, command.digest)
+            return (same.port, same.digest, same.binding) == (port, command.digest, command.binding)
         standing = [share for share in self.shares.values() if now < share.until]
         if len(standing) >= SHARES_MAX or any(other.token == command.minted for other in self.ports.values()):
             return False

@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.errors import (
     InvalidNameError,
@@ -560,6 +561,8 @@ def test_custom_hostname_is_shared_while_its_port_is_exposed_and_a_gate_makes_it
     gate = PreviewAuthSet(TWO)
     assert decide(after(WEB, gate), command, 0.0) == (shared,)
     assert decide(after(WEB, gate, shared), command, 5.0) == ()
+    for other in (share(), replace(command, hostname="other.my-app.com", binding=8)):
+        assert_refused(after(WEB, gate, shared), other, InvalidNameError, "in use: draw another")
     assert_refused(after(WEB), command, InvalidNameError, "open to everybody.*set preview auth")
     open_ports = fold([SandboxCreated(APP, ContainerSpec(), open_ports=True), gate])
     assert_refused(open_ports, command, InvalidNameError, "only while it is exposed")
