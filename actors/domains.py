@@ -81,6 +81,8 @@ class Domains:
         self._cut: Final = cut
         self._lock: Final = trio.Lock()
         self._tenure: Tenure | None = None
+        self.known = False
+        """Whether they have been read; if not, none stands, whatever there may be."""
         self._table = DomainTable()
         # {hostname: its verified binding}, and {number: whose} of these: what look-ups need of the table.
         self._serving: Mapping[str, DomainBinding] = {}
@@ -202,6 +204,7 @@ class Domains:
         Bindings of sandboxes that are gone end here: a crash came between the two logs.
         """
         if not self._store.exists(SYSTEM):
+            self.known = True
             return
         try:
             async with self._lock:
@@ -310,6 +313,7 @@ class Domains:
             log.error("the log of custom hostnames was not compacted", error=str(error), code=error.code)
 
     def _show(self, table: DomainTable) -> None:
+        self.known = True
         self._table = table
         self._serving = {
             one.hostname: one

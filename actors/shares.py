@@ -84,6 +84,7 @@ async def create_share(
     if public is None:
         # Before anything is stored: the link could not be told again.
         raise RuntimeError("no domain to build the link on: pass hostname=, or ask again once a Server listens")
+    await _sweep(runtime, sandbox)
     command, secret = _drawn(port, expires_in, once)
     sharing = await _create(runtime, sandbox, command)
     return _shown(sharing, share_url(public, sandbox, sharing.port, command.minted, secret))
@@ -98,14 +99,7 @@ async def create_hostname_share(
         raise DomainNotVerifiedError(hostname, ["so it does not serve, and a link to it would not open"])
     if binding.port != port:
         raise InvalidNameError(f"{hostname} leads to port {binding.port}, not to {shown_number(port)}")
-    # Those of bindings that are over open nothing any more, and would count among the shares that stand.
-    state = await runtime.actor(sandbox).look()
-    for sharing in () if state is None else state.shares.values():
-        if not _leads_here(runtime, sharing):
-            # Expected of visits that do not end. The share is over all the same, durably, and whoever asks for another
-            # has nothing to do with them.
-            with suppress(RevocationIncompleteError):
-                await revoke_share(runtime, sandbox, sharing.share)
+    await _sweep(runtime, sandbox)
     command, secret = _drawn(port, expires_in, once)
     sharing = await _create(runtime, sandbox, replace(command, hostname=str(hostname), binding=binding.number))
     # The base domain of this address plays no part.
@@ -117,6 +111,20 @@ def _drawn(port: int, expires_in: float, once: bool) -> tuple[CreateShare, Previ
     secret = PreviewToken.mint(secrets.token_bytes(PREVIEW_TOKEN_BYTES))
     minted = ShareId.mint(secrets.token_bytes(PORT_TOKEN_BYTES))
     return CreateShare(port, minted, secret.digest(), Seal(secrets.token_bytes(SEAL_BYTES)), expires_in, once), secret
+
+
+async def _sweep(runtime: "Runtime", sandbox: SandboxId) -> None:
+    """Take back the shares of bindings that are over: they open nothing, and would count among those that stand."""
+    # While the hostnames could not be read, none seems to stand.
+    if not runtime.domains.known or not runtime.exists(sandbox):
+        return
+    state = await runtime.actor(sandbox).look()
+    for sharing in () if state is None else state.shares.values():
+        if not _leads_here(runtime, sharing):
+            # Expected of visits that do not end. The share is over all the same, durably, and whoever asks for another
+            # has nothing to do with them.
+            with suppress(RevocationIncompleteError):
+                await revoke_share(runtime, sandbox, sharing.share)
 
 
 async def _create(runtime: "Runtime", sandbox: SandboxId, command: CreateShare) -> Sharing:

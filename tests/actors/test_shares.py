@@ -10,10 +10,12 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from actors.domains import Domains
 from actors.errors import (
     DomainNotFoundError,
     DomainNotVerifiedError,
     InvalidNameError,
+    LogCorruptError,
     RevocationIncompleteError,
     ShareNotFoundError,
     ShareSpentError,
@@ -28,6 +30,7 @@ from actors.sandbox.ids import Port, PortToken, PreviewToken, SandboxId
 from actors.sandbox.sessions import read_named
 from actors.sandbox.urls import SHARE_PATH, Domain, PublicAddress
 from actors.shares import Share, find_share, redeem_share
+from actors.store import Tenure
 from actors.surroundings import Limits
 from actors.testing.containers import fake_containers
 from actors.visits import Visit
@@ -356,6 +359,30 @@ async def test_visit_that_does_not_end_keeps_nobody_from_making_the_next_link(au
         assert [*(await sandbox.state()).shares] == [fresh.id]
         assert fresh.url is not None
         visit.end()
+
+
+async def test_links_on_a_hostname_that_is_gone_take_no_room_from_others() -> None:
+    async with sharing() as (runtime, sandbox):
+        await bound(runtime, sandbox)
+        await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+        await sandbox.unbind_domain(PREVIEW)
+        fresh = await sandbox.share(8080, expires_in=60)
+        assert [*(await sandbox.state()).shares] == [fresh.id]
+
+
+async def test_links_stay_while_the_hostnames_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    async with sharing(store) as (runtime, sandbox):
+        await bound(runtime, sandbox)
+        share = await sandbox.share(8080, expires_in=60, custom_hostname=PREVIEW)
+
+    async def claim(_: Domains) -> Tenure:
+        raise LogCorruptError("damaged", offset=0)
+
+    monkeypatch.setattr(Domains, "_claim", claim)
+    async with sharing(store) as (runtime, sandbox):
+        fresh = await sandbox.share(8080, expires_in=60)
+        assert [*(await sandbox.state()).shares] == [share.id, fresh.id]
 
 
 async def test_link_on_a_custom_hostname_survives_a_restart_and_is_no_secret_in_the_log() -> None:
