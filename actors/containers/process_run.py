@@ -282,7 +282,8 @@ class ProcessRun:
         if not await self._standstill.end() or not self._up:
             return False
         for service in self._current():
-            service.revived = True
+            # What is done once is nobody's to ask for again.
+            service.revived = not service.launch.options.once
         await self.revive()
         return True
 

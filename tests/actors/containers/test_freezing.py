@@ -357,6 +357,16 @@ async def test_run_whose_folder_cannot_be_moved_is_started_anew(place: Place, li
     assert await count(woken, int(port)) == 1
 
 
+async def test_command_that_is_done_once_is_not_taken_for_a_service_after_the_wake(place: Place) -> None:
+    run = await place.wake()
+    job = await run.start_process(ProcessOptions(FOREVER, id="job", once=True))
+    await run.sleep()
+    woken = await place.wake()
+    with pytest.raises(ContainerError, match="running already"):
+        await woken.start_process(ProcessOptions(FOREVER, id="job"))
+    assert job.status is ProcessStatus.RUNNING
+
+
 async def test_one_that_is_killed_while_frozen_is_started_by_the_wake(place: Place, lifeline: Lifeline) -> None:
     run = await place.wake()
     await serve(run, lifeline)
