@@ -121,7 +121,10 @@ class Process:
                     raise NotListeningError(port, [*tried, ("process", outcome)])
                 if answered:
                     return
-                taken_since = (taken_since or trio.current_time()) if taken else None
+                if not taken:
+                    taken_since = None
+                elif taken_since is None:
+                    taken_since = trio.current_time()
                 if taken_since is not None and trio.current_time() - taken_since >= TAKEN_S:
                     raise PortTakenError(port)
                 await trio.sleep(pause)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from actors import MemoryStore, NotListeningError, PortTakenError, Process, open_runtime
-from actors.processes import TAKEN_S
+from actors.processes import PORT_POLL_FIRST_S, TAKEN_S
 from actors.testing.containers import FakeContainer, fake_containers
 
 
@@ -62,6 +62,18 @@ async def test_port_that_another_program_keeps_is_said_to_be_taken(autojump_cloc
             await process.wait_for_port(8080)
         assert TAKEN_S <= trio.current_time() < 2 * TAKEN_S
         assert (caught.value.port, caught.value.code) == (8080, "PORT_TAKEN")
+
+
+async def test_time_for_which_a_port_is_taken_begins_at_the_first_knock(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that is the moment in which the clock begins."""
+    monkeypatch.setattr("actors.processes.TAKEN_S", PORT_POLL_FIRST_S)
+    async with service({8080}) as (process, _):
+        assert trio.current_time() == 0.0
+        with pytest.raises(PortTakenError):
+            await process.wait_for_port(8080)
+        assert trio.current_time() == PORT_POLL_FIRST_S
 
 
 async def test_port_that_another_program_leaves_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
