@@ -478,8 +478,8 @@ class ProcessRun:
 
     async def _leave_out(self, process_id: str) -> None:
         """Task: what has ended by itself, and is not to be started again, stays down over a sleep too."""
-        # Another may have taken its id meanwhile.
-        if not any(service.id == process_id for service in self._current()):
+        # Another may have taken its id meanwhile, or be about to: what is promised may be on the record already.
+        if process_id not in self._promised and not any(service.id == process_id for service in self._current()):
             try:
                 await self._book.forget(process_id)
             except ContainerError as error:

@@ -14,6 +14,7 @@ from actors.containers.keeper import OUTPUT_BYTES_MAX
 from actors.containers.process import ProcessContainer
 from actors.containers.process_run import ProcessRun
 from actors.containers.service import read_log
+from actors.containers.services import ServiceBook
 from actors.errors import ContainerError, InvalidNameError
 
 from .conftest import Lifeline, Up
@@ -106,6 +107,21 @@ async def test_of_two_that_start_under_one_id_at_once_one_is_told_of_the_other(u
         await run.processes()[0].wait()
         # The id is free again.
         await run.start_process(ProcessOptions(FOREVER, id="web"))
+
+
+async def test_end_of_the_one_before_leaves_the_record_to_the_one_that_is_being_started(
+    up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember = ServiceBook.remember
+
+    async def remember_and_hear_of_the_end(book: ServiceBook, options: ProcessOptions, running: Sequence[str]) -> None:
+        await remember(book, options, running)
+        await run._leave_out("web")
+
+    monkeypatch.setattr(ServiceBook, "remember", remember_and_hear_of_the_end)
+    async with up() as run:
+        await run.start_process(ProcessOptions(FOREVER, id="web"))
+        assert [options.id for options in run._book.services] == ["web"]
 
 
 async def test_bad_names_are_refused_before_the_keeper_hears_of_them(up: Up) -> None:
