@@ -61,8 +61,8 @@ FLUSH_MS_MAX = 2000
 # that is in the kernel for long, or of another user, does not stand still at all.
 FREEZE_SECONDS_MAX = 3.0
 FREEZE_PASS_MS = 2
-# How long those that are being started may take before all are made to stand still. A fork and an exec take some
-# milliseconds; one whose folder or program is on a disk that does not answer is left standing as it is.
+# How long children that are being started may take to get to their program, before all are made to stand still. It
+# takes some milliseconds, but for one whose folder is on a disk that does not answer.
 START_SECONDS_MAX = 1.0
 # Looks in a row that find nobody moving. One is not enough: /proc is read piece by piece, and what changes its parent
 # meanwhile may be overlooked.
@@ -561,8 +561,8 @@ class Keeper:
         for child in self._children.values():
             if child.waited:
                 self._signal(child.serial, signal.SIGKILL)
-        self._finish_starts()
         self._frozen = True
+        self._let_start()
         try:
             with open(FROZEN_FILE, "wb"):
                 still = self._stand_still()
@@ -572,15 +572,22 @@ class Keeper:
             self._let_go_on()
         self.send(b"frozen", b"1" if still else b"0")
 
-    def _finish_starts(self) -> None:
-        """Let who was forked just now become its program, and say so: who asked for it would wait until the wake."""
+    def _let_start(self) -> None:
+        """Let children that are on the way to their program get there, as whoever waits for that waits for them.
+
+        Those that do not in time are killed: what stands still on the way would keep the other side waiting till it
+        goes on.
+        """
         deadline = time.monotonic() + START_SECONDS_MAX
         for child in [*self._children.values()]:
-            if child.status_fd >= 0:
-                poll = select.poll()
-                poll.register(child.status_fd, select.POLLIN)
-                poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if child.status_fd < 0:
+                continue
+            poll = select.poll()
+            poll.register(child.status_fd, select.POLLIN)
+            if poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._on_status(child)
+            else:
+                self._signal(child.serial, signal.SIGKILL)
 
     def _thaw(self) -> None:
         self._let_go_on()

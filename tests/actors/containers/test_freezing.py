@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from actors.containers import keeper, leftovers
-from actors.containers.base import ContainerContext, ProcessExit, ProcessOptions, ProcessStatus, RestartPolicy, Run
+from actors.containers.base import (
+    ContainerContext,
+    ContainerProcess,
+    ProcessExit,
+    ProcessOptions,
+    ProcessStatus,
+    RestartPolicy,
+    Run,
+)
 from actors.containers.freezing import FreezingRun
 from actors.containers.keeper import descendants, read_stat
 from actors.containers.process import ProcessContainer, process_containers
@@ -365,6 +374,31 @@ async def test_command_that_is_done_once_is_not_taken_for_a_service_after_the_wa
     with pytest.raises(ContainerError, match="running already"):
         await woken.start_process(ProcessOptions(FOREVER, id="job"))
     assert job.status is ProcessStatus.RUNNING
+
+
+async def test_one_that_is_being_started_gets_there_before_the_sleep(place: Place) -> None:
+    """The keeper is held up, so that it reads of both at once; and it is a long way to the program."""
+    run = await place.wake()
+    started: list[ContainerProcess] = []
+    env = {"PATH": "/x:" * 20_000 + os.environ["PATH"]}
+
+    async def start(number: int) -> None:
+        started.append(await run.start_process(ProcessOptions(["sleep", "1000000"], env=env, id=f"web-{number}")))
+
+    os.kill(keeper_pid(run), signal.SIGSTOP)
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(start, number)
+        await until(lambda: len(behind(run)._alive) == 4)
+        nursery.start_soon(run.sleep)
+        await trio.testing.wait_all_tasks_blocked()
+        assert behind(run).frozen
+        os.kill(keeper_pid(run), signal.SIGCONT)
+        with trio.fail_after(5):
+            await until(lambda: len(started) == 4)
+    assert {service.status for service in started} == {ProcessStatus.FROZEN}
+    await place.wake()
+    assert {service.status for service in started} == {ProcessStatus.RUNNING}
 
 
 async def test_one_that_is_killed_while_frozen_is_started_by_the_wake(place: Place, lifeline: Lifeline) -> None:
