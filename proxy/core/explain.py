@@ -15,6 +15,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import structs
+
 from actors import (
     SHARE_PATH,
     Admission,
@@ -286,6 +288,9 @@ def _credential_step(
 
 
 def _share_step(sharing: Sharing, now: float, *, refused: bool) -> ExplainedStep:
+    if sharing.binding is not None:
+        because = f"share {sharing.share}, which the host names, is for {sharing.hostname} alone"
+        return ExplainedStep(Question.CREDENTIAL, "refused", because)
     if not refused:
         return ExplainedStep(
             Question.CREDENTIAL, "right", f"a credential of share {sharing.share}, whose id the host names"
@@ -319,12 +324,25 @@ def _gate_step(request: VisitRequest, state: SandboxState, judged: Admission, no
         )
     if judged is RefusedBecause.AUTH_INVALID:
         return ExplainedStep(Question.GATE, "closed", "the preview token, or session, is not of the one in force")
+    if _is_opened_by_share(request, state, now):
+        because = "a credential of a share for this hostname opens past preview auth"
+        return ExplainedStep(Question.GATE, "open", because)
     if request.preflight and not request.preview_token and not request.sessions:
         return ExplainedStep(Question.GATE, "open", "a preflight cannot bear a preview token, and passes")
     previous = state.auth.previous
     grace = previous is not None and now < previous.until
     which = "the one in force, or the one before it in its grace" if grace else "the one in force"
     return ExplainedStep(Question.GATE, "open", f"the preview token, or the session's, is {which}")
+
+
+def _is_opened_by_share(request: VisitRequest, state: SandboxState, now: float) -> bool:
+    """Say whether a visit that enters by a custom hostname does so by no other credential than a share's."""
+    if request.binding is None:
+        return False
+    # What names a share is of a share; without that it is judged by the rest.
+    others = tuple(session for session in request.sessions if read_named(session) is None)
+    judged = admit(state, structs.replace(request, share_secret=None, sessions=others), now)
+    return judged in (RefusedBecause.AUTH_REQUIRED, RefusedBecause.AUTH_INVALID)
 
 
 def _run_step(state: SandboxState) -> ExplainedStep:

@@ -1,5 +1,7 @@
 """The account agrees with the judgement, names the step that decided, and holds no token."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from actors import (
     admit,
 )
 from actors.sandbox.ids import Seal
+from actors.sandbox.sessions import naming_share, share_session
 from actors.sandbox.state import Exposure, PreviewAuth, PreviousToken
 from actors.testing.strategies import NOW, states, visit_requests
 from proxy.core.diagnosis import Target
@@ -40,7 +43,7 @@ from proxy.core.explain import (
     explain_service,
     explain_visit,
 )
-from proxy.core.hostname import BaseHost, BuiltInHost, Matcher, NotOurs, PreviewHost, TokenHost
+from proxy.core.hostname import BaseHost, BuiltInHost, CustomHost, Matcher, NotOurs, PreviewHost, TokenHost
 from proxy.core.pages import Code, refusal
 
 DOMAIN = Domain("example.com")
@@ -217,6 +220,34 @@ def test_share_that_does_not_open_says_why(share: Sharing, secret: bytes | None,
     assert because in explained.steps[-1].because
     assert explained.code == "INVALID_TOKEN"
     assert SECRET.reveal() not in repr(explained)
+
+
+NAMED = replace(SHARE, hostname="preview.my-app.com", binding=7)
+
+
+def test_share_for_a_custom_hostname_is_said_to_open_no_other() -> None:
+    explained = explain_share(replace(GATED, shares={SHARE.share: NAMED}), SECRET.reveal().encode())
+    assert answers(explained)[-1] == ("credential", "refused")
+    assert explained.steps[-1].because == f"share {SHARE.share}, which the host names, is for preview.my-app.com alone"
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize(
+    ("shown", "because"),
+    [
+        ({"share_secret": f"{SHARE.share}.{SECRET.reveal()}".encode()}, "a credential of a share for this hostname"),
+        ({"sessions": (naming_share(SHARE.share, share_session(NAMED)),)}, "a credential of a share for this hostname"),
+        ({"preview_token": SECRET.reveal().encode()}, "the preview token, or the session's, is the one in force"),
+    ],
+)
+def test_gate_at_a_custom_hostname_says_what_opened_it(shown: dict[str, Any], because: str, up: bool) -> None:
+    target = Target.read("https://preview.my-app.com/")
+    state = replace(GATED, shares={SHARE.share: NAMED}, run_id="run-1" if up else None)
+    host = CustomHost(APP, PORT, "preview.my-app.com", 7)
+    explained = explain_visit(target, host, VisitRequest(PORT, binding=7, **shown), state, NOW)
+    assert answers(explained)[:4] == [HOST, ("sandbox", "known"), ("credential", "none needed"), ("gate", "open")]
+    assert explained.steps[3].because.startswith(because)
+    assert explained.code == (ADMITTED if up else WAKES)
 
 
 def explain_link(state: SandboxState | None, url: str = SHARE_URL) -> Explanation:
