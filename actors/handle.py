@@ -424,7 +424,8 @@ class Sandbox:
 
         Returns once its run is over: requests and WebSockets are closed, its services stopped, frozen or told, as its
         container does it. The next right request wakes it again, or with the policy ``stale`` only `wake`. One that is
-        asleep is left as it is.
+        asleep is left as it is. So is one whose run has ended by itself, except that nothing brings it back by itself
+        any more: as it was not put to sleep, a WebSocket handshake wakes it too.
 
         Raises:
             RevocationIncompleteError: It sleeps, but some visits were told to end and have not.

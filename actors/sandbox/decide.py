@@ -221,7 +221,10 @@ class NoteExit(msgspec.Struct, frozen=True):
 
 
 class Hibernate(msgspec.Struct, frozen=True):
-    """Put the sandbox to sleep: its run ends, and the next right request wakes it. Asleep already: nothing."""
+    """Put the sandbox to sleep: its run ends, and the next right request wakes it. With no run: nothing.
+
+    Where the run has ended otherwise, `SandboxState.slept` stays false: sleep is the end of a run, and there is none.
+    """
 
 
 class SetSleepAfter(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -797,6 +798,21 @@ async def test_a_run_stays_down_once_its_owner_wants_no_run(autojump_clock: Mock
             await die(container)
             await trio.sleep(1)
             assert len(container.starts) == 2, "it comes back again after a wake"
+
+
+async def test_a_run_that_died_was_not_put_to_sleep_and_a_websocket_wakes_it(autojump_clock: MockClock) -> None:
+    """As `Sandbox.hibernate` says; one that sleeps is woken by none."""
+    containers = fake_containers()
+    async with running(containers=containers) as runtime:
+        sandbox, container = await dying(runtime, containers)
+        await die(container)
+        await sandbox.hibernate()
+        handshake = replace(KNOCK, websocket=True)
+        visit = await runtime.admit(NAME, handshake)
+        assert isinstance(visit, Visit)
+        visit.on_cut(lambda _: visit.end())
+        await sandbox.hibernate()
+        assert await runtime.admit(NAME, handshake) is RefusedBecause.ASLEEP
 
 
 async def test_a_visitor_does_not_wait_for_the_pause_and_makes_no_second_run(autojump_clock: MockClock) -> None:
