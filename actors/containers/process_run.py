@@ -396,6 +396,10 @@ class ProcessRun:
         if event in (b"frozen", b"thawed"):
             self._standstill.heard(event == b"thawed" or fields[0] == b"1")
             return
+        if event == b"restless":
+            self._reason = "its processes did not stay frozen"
+            log.warning("frozen processes were continued again and again, and are ended", run=self.run_id)
+            return
         service = self._alive.get(int(fields[0]))
         if service is None:
             return

@@ -5,14 +5,15 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
-from actors.containers import keeper, leftovers
+from actors.containers import keeper, leftovers, process
 from actors.containers.base import (
     ContainerContext,
     ContainerProcess,
@@ -64,6 +65,18 @@ for _ in range(4):
             if os.fork():
                 os._exit(0)
 signal.pause()
+"""
+# Has the kernel continue it whenever somebody writes into a FIFO (fcntl(2), F_SETSIG).
+CONTINUED = """
+import fcntl, os, signal
+fifo = os.open("fifo", os.O_RDWR | os.O_NONBLOCK)
+fcntl.fcntl(fifo, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(fifo, fcntl.F_SETSIG, signal.SIGCONT)
+fcntl.fcntl(fifo, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+with open(os.environ["SAY"], "w") as say:
+    print("up", file=say)
+while True:
+    signal.pause()
 """
 
 
@@ -234,6 +247,56 @@ async def test_whole_tree_stands_still_and_its_keeper_does_not(place: Place, lif
     assert stat[0] != b"T"
     await (await place.wake()).wait_listening(1)
     await until(lambda: "T" not in states(root))
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keepers look after those that they have made stand still without a pause worth waiting for."""
+    quick = "import keeper; keeper.LOOK_SECONDS_FIRST = keeper.LOOK_SECONDS_MAX = 0.01;"
+    monkeypatch.setattr(process, "_KEEPER_PROGRAM", process._KEEPER_PROGRAM.replace("import keeper;", quick))
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_one_that_is_continued_while_frozen_is_stopped_again(place: Place, lifeline: Lifeline) -> None:
+    run = await place.wake()
+    port = await serve(run, lifeline)
+    [service] = run.processes()
+    await run.sleep()
+    os.kill(service.pid, signal.SIGCONT)
+    await until(lambda: states(keeper_pid(run)) == {"T"})
+    assert await count(await place.wake(), port) == 1
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_one_that_has_itself_continued_again_and_again_is_ended(place: Place, lifeline: Lifeline) -> None:
+    run = await place.wake()
+    fifo = place.folder / "workspace" / "fifo"
+    os.mkfifo(fifo)
+    env = {"SAY": str(lifeline.path)}
+    await run.start_process(ProcessOptions([sys.executable, "-c", CONTINUED], env=env, id="web"))
+    await lifeline.wait_held()
+    [service] = run.processes()
+    writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+    def continue_unless_ended() -> bool:
+        with suppress(BrokenPipeError):
+            os.write(writer, b"x")
+        return place.container().asleep is None
+
+    try:
+        with capture_logs() as logged:
+            await run.sleep()
+            assert service.status is ProcessStatus.FROZEN
+            await until(continue_unless_ended)
+    finally:
+        os.close(writer)
+    [told] = logged
+    assert (told["log_level"], told["run"]) == ("warning", "run-1")
+    assert behind(run)._reason == "its processes did not stay frozen"
+    assert not [*place.folder.rglob(keeper.FROZEN_FILE)], "there is nothing to be swept"
+    woken = await place.wake()
+    await lifeline.wait_held()
+    assert [(one.id, one.status) for one in woken.processes()] == [("web", ProcessStatus.RUNNING)]
 
 
 async def test_one_that_its_service_had_stopped_is_not_let_go_by_the_wake(place: Place, lifeline: Lifeline) -> None:
