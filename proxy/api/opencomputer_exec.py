@@ -106,19 +106,23 @@ class Commands:
         await socket.accept()
         session.attached += 1
         may_go_on = partial(is_still_held, ground, key)
-        revoked = False
+        ended = revoked = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_read_input, socket, session, may_go_on, nursery.cancel_scope)
                 nursery.start_soon(_cancel_when_revoked, ground, key, nursery.cancel_scope)
                 # Expected: a client that leaves while output flows. The command goes on.
                 with suppress(WebSocketDisconnect):
-                    await _send_output(socket, session, may_go_on)
+                    ended = await _send_output(socket, session, may_go_on)
                 nursery.cancel_scope.cancel()
             revoked = not may_go_on()
         finally:
             session.attached -= 1
-        if revoked and socket.application_state is WebSocketState.CONNECTED:
+        if ended:
+            # Only here: it waits for the client's own close, and nobody else may be reading.
+            with suppress(WebSocketDisconnect):
+                await socket.close()
+        elif revoked and socket.application_state is WebSocketState.CONNECTED:
             with trio.move_on_after(CLOSE_S), suppress(WebSocketDisconnect, OSError, RuntimeError):
                 await socket.close(POLICY_VIOLATION)
 
@@ -196,13 +200,14 @@ async def _read_input(
     both.cancel()
 
 
-async def _send_output(socket: WebSocket, session: Session, may_go_on: Callable[[], bool]) -> None:
+async def _send_output(socket: WebSocket, session: Session, may_go_on: Callable[[], bool]) -> bool:
+    """Send all that is printed, and the exit code at its end; False: it may not go on."""
     number = 0
     told_end = False
     while True:
         for piece in session.pieces_from(number):
             if not may_go_on():
-                return
+                return False
             await socket.send_bytes(bytes((piece.stream,)) + piece.data)
             number = piece.number + 1
         if not told_end:
@@ -214,7 +219,7 @@ async def _send_output(socket: WebSocket, session: Session, may_go_on: Callable[
         await session.wait_news(number)
     code = session.exit_code
     await socket.send_bytes(bytes((EXIT,)) + struct.pack(">i", code if code is not None else -1))
-    await socket.close()
+    return True
 
 
 def _shown(session: Session) -> OcSession:

@@ -8,6 +8,7 @@ import pytest
 import pytest_trio
 import trio
 import trio_websocket
+from structlog.testing import capture_logs
 
 from actors.containers import process_containers
 from tests.proxy.api.stage import ADMIN, Stage, open_stage
@@ -103,6 +104,21 @@ async def test_session_is_talked_with_and_told_again_to_who_comes_late(at: tuple
         assert await frames(socket) == [(1, b"got hello\n"), (4, b""), (3, (7).to_bytes(4, "big"))]
     [listed] = await stage.got("GET", path)
     assert (listed["running"], listed["exitCode"], listed["attachedClients"]) == (False, 7, 0)
+
+
+async def test_end_of_a_session_is_no_failed_connection(at: tuple[Stage, str]) -> None:
+    stage, path = at
+    session = await stage.got("POST", path, {"cmd": "sh", "args": ["-c", "read line; exit 7"]}, status=201)
+    url = f"wss://example.com{path}/{session['sessionID']}"
+    with capture_logs() as logged:
+        async with stage.engine.websocket(f"{url}?api_key={ADMIN}") as socket:
+            assert await socket.get_message() == b"\x04"
+            await socket.send_message(b"\x00hello\n")
+            assert await frames(socket) == [(3, (7).to_bytes(4, "big"))]
+            assert socket.closed is not None
+            assert socket.closed.code == 1000
+        await stage.engine.settle()
+    assert [event for event in logged if event["log_level"] not in ("debug", "info")] == []
 
 
 async def test_session_is_killed_and_goes_on_without_its_client(at: tuple[Stage, str]) -> None:
