@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +34,7 @@ from actors import (
     ProcessOptions,
     Run,
     Sandbox,
+    SandboxId,
     SandboxNotFoundError,
     SandboxState,
     where_raised,
@@ -50,7 +51,10 @@ PIECE_BYTES: Final = 256
 that prints byte by byte would be kept at many times the bound without this."""
 
 SESSIONS_MAX: Final = 256
-"""Of all sandboxes, exited ones included, which are forgotten oldest first."""
+"""Of all sandboxes, exited ones included: of these the oldest is forgotten of the sandbox that has most sessions."""
+
+SESSIONS_PER_SANDBOX_MAX: Final = 64
+"""Likewise: who may run commands in one sandbox takes neither the room nor what was printed from all others."""
 
 READ_BYTES: Final = 64 * 1024
 
@@ -284,7 +288,7 @@ class Sessions:
         folder = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="portico-session-")))
         session = Session(state, command, arguments, folder)
         try:
-            self._make_room()
+            self._make_room(session.sandbox)
             self._sessions[session.id] = session
             await self._nursery.start(self._see_through, session, sandbox, cwd, env or {}, timeout_s)
         except BaseException:
@@ -354,11 +358,22 @@ class Sessions:
             if gone and session.ended.is_set():
                 del self._sessions[session.id]
 
-    def _make_room(self) -> None:
-        if len(self._sessions) < SESSIONS_MAX:
-            return
-        for session in self._sessions.values():
-            if session.ended.is_set():
-                del self._sessions[session.id]
-                return
-        raise ContainerError(f"{SESSIONS_MAX} sessions run already; that is as many as there may be")
+    def _make_room(self, sandbox: SandboxId) -> None:
+        """Forget an ended session if there are as many as there may be, so that one more can be started in a sandbox.
+
+        Raises:
+            ContainerError: All of them run.
+        """
+        own = [session for session in self._sessions.values() if session.sandbox == sandbox]
+        if len(own) >= SESSIONS_PER_SANDBOX_MAX:
+            self._forget_one(own, f"{SESSIONS_PER_SANDBOX_MAX} sessions run already in this sandbox")
+        elif len(self._sessions) >= SESSIONS_MAX:
+            self._forget_one([*self._sessions.values()], f"{SESSIONS_MAX} sessions run already")
+
+    def _forget_one(self, sessions: Sequence[Session], else_error: str) -> None:
+        counts = Counter(session.sandbox for session in sessions)
+        ended = [session for session in sessions if session.ended.is_set()]
+        if not ended:
+            raise ContainerError(f"{else_error}; that is as many as there may be")
+        # The first of those that are equal: the oldest.
+        del self._sessions[max(ended, key=lambda session: counts[session.sandbox]).id]

@@ -34,6 +34,14 @@ async def make(runtime: Runtime) -> Sandbox:
     return await runtime.get_sandbox("my-app", container="process")
 
 
+async def run_through(sessions: Sessions, sandbox: Sandbox) -> Session:
+    """Return a session that has ended."""
+    session = await sessions.start(sandbox, "true", [])
+    with trio.fail_after(20):
+        await session.ended.wait()
+    return session
+
+
 async def test_streams_are_told_apart_and_the_exit_code_comes_last(runtime: Runtime, nursery: trio.Nursery) -> None:
     sessions = Sessions(nursery)
     script = 'read line; echo "got $line $A in $PWD"; echo bad >&2; exit 7'
@@ -245,6 +253,38 @@ async def test_oldest_ended_session_makes_room(
         await sessions.start(sandbox, "true", [])
     await second.kill(9)
     await second.ended.wait()
+
+
+async def test_sandbox_at_its_share_makes_room_among_its_own(
+    runtime: Runtime, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSIONS_PER_SANDBOX_MAX", 2)
+    sessions, greedy = Sessions(nursery), await make(runtime)
+    other = await runtime.get_sandbox("other", container="process")
+    bystander = await run_through(sessions, other)
+    ended = [await run_through(sessions, greedy) for _ in range(4)]
+    assert await sessions.of(greedy) == ended[-2:]
+    assert await sessions.of(other) == [bystander]
+    running = [await sessions.start(greedy, "sleep", ["100"]) for _ in range(2)]
+    with pytest.raises(ContainerError, match="in this sandbox"):
+        await sessions.start(greedy, "true", [])
+    assert await sessions.of(greedy) == running
+    await run_through(sessions, other)
+    for session in running:
+        await session.kill(9)
+        await session.ended.wait()
+
+
+async def test_room_on_a_full_server_is_made_by_who_has_most(
+    runtime: Runtime, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSIONS_MAX", 3)
+    sessions, greedy = Sessions(nursery), await make(runtime)
+    other, third = [await runtime.get_sandbox(name, container="process") for name in ("other", "third")]
+    bystander = await run_through(sessions, other)
+    _, newest = [await run_through(sessions, greedy) for _ in range(2)]
+    last = await run_through(sessions, third)
+    assert [*sessions._sessions.values()] == [bystander, newest, last]
 
 
 async def test_start_that_fails_leaves_nothing(runtime: Runtime, nursery: trio.Nursery) -> None:
