@@ -24,7 +24,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from actors import where_raised
+from actors import PorticoError, where_raised
 from proxy.api.calls import Call, Ground, Need, Operation, Reply
 from proxy.api.entrance import authenticate, check_still_held, enter
 from proxy.api.idempotency import KEY_LENGTH_MAX, Answers, KeyReusedError, Written
@@ -160,7 +160,9 @@ class Api:
         target = f"{request.method} {request.url.path}?{request.url.query}".encode()
         fingerprint = hashlib.sha256(target + b"\n" + raw).digest()
         try:
-            written, repeated = await self._answers.once(call.key.id, given[0], fingerprint, answer)
+            written, repeated = await self._answers.once(
+                call.key.id, given[0], fingerprint, answer, life=await _life(call)
+            )
         except KeyReusedError as error:
             raise ProblemError(422, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
         if repeated:
@@ -209,6 +211,17 @@ class _Socket:
             # ASGI lets a handshake be answered once it has been received.
             await socket.receive()
             await socket.send_denial_response(_response(_written(_problem(error))))
+
+
+async def _life(call: Call) -> object:
+    """Return what tells the sandbox in the path from any other that has had, or will have, its name; None: no such."""
+    if "id" not in call.path:
+        return None
+    try:
+        return (await (await call.sandbox()).state()).seal
+    except PorticoError:
+        # Nobody can tell. The call itself comes upon the same, and is answered so; or, as to destroy, does without.
+        return None
 
 
 def _key_of(scope: ASGIScope) -> KeyRecord:

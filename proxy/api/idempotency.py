@@ -2,7 +2,8 @@
 
 What is promised: for as long as the server runs and the answer is kept (a day, unless room runs out), a request that
 bears a key seen before, from the same API key, is answered as the first one was, without being carried out again; if
-that one is still under way it waits for its end. The same key with another request is an error. Answers of 500 and
+that one is still under way it waits for its end. The same key with another request is an error, and
+with the same request for another sandbox, of the same name as the one that is no more, too. Answers of 500 and
 more are not kept, as such a request may well be sent again; but for those that tell a secret, this once. What is not
 promised is anything across a restart: all changes are made so that sending them again does no harm, except for those
 that draw a secret or start a process.
@@ -46,6 +47,7 @@ class _Entry:
     fingerprint: bytes
     """Of the request; a digest."""
     until: float
+    life: object = field(repr=False)
     answer: Written | None = field(default=None, repr=False)
     """None while it is under way."""
     settled: trio.Event = field(default_factory=trio.Event)
@@ -66,7 +68,13 @@ class Answers:
         return len(self._entries)
 
     async def once(
-        self, owner: str, key: str, fingerprint: bytes, answer: Callable[[], Awaitable[Written]]
+        self,
+        owner: str,
+        key: str,
+        fingerprint: bytes,
+        answer: Callable[[], Awaitable[Written]],
+        *,
+        life: object = None,
     ) -> tuple[Written, bool]:
         """Return the answer to the first request with that key, and whether it is a repetition.
 
@@ -77,18 +85,22 @@ class Answers:
             key: As the client sent it.
             fingerprint: Of all that the request asks for.
             answer: Carries it out.
+            life: Equal for the same life of the sandbox that is asked for; None: there is no such sandbox. What was
+                answered before it came, or before it went, is repeated all the same: that is what was missed.
 
         Raises:
-            KeyReusedError: The key came with another fingerprint before.
+            KeyReusedError: The key came with another fingerprint before, or for another life.
         """
         place = (owner, key)
         while (entry := self._look(place)) is not None:
             if entry.fingerprint != fingerprint:
                 raise KeyReusedError("that Idempotency-Key was used for another request")
+            if entry.life != life and entry.life is not None and life is not None:
+                raise KeyReusedError("that Idempotency-Key was used for the sandbox before this one, of the same name")
             if entry.answer is not None:
                 return entry.answer, True
             await entry.settled.wait()
-        entry = self._entries[place] = _Entry(fingerprint, trio.current_time() + self._kept_s)
+        entry = self._entries[place] = _Entry(fingerprint, trio.current_time() + self._kept_s, life)
         try:
             written = await answer()
             if written.status < 500 or written.told_once:

@@ -68,6 +68,21 @@ async def test_refusal_is_repeated_too_until_another_key_is_used(stage: Stage) -
     await stage.got("PUT", f"{AT}/ports/8080", headers={"Idempotency-Key": "k2"}, status=201)
 
 
+async def test_change_of_one_sandbox_is_no_answer_for_the_next_of_its_name(stage: Stage) -> None:
+    opened, ended = {"Idempotency-Key": "k1"}, {"Idempotency-Key": "k2"}
+    await stage.make()
+    port = await stage.got("PUT", f"{AT}/ports/8080", headers=opened, status=201)
+    gone = await stage.got("DELETE", AT, headers=ended)
+    # What was answered while it was there may have been lost on its way.
+    assert await stage.got("PUT", f"{AT}/ports/8080", headers=opened, status=201) == port
+    assert await stage.got("DELETE", AT, headers=ended) == gone
+    await stage.make()
+    for method, path, headers in (("PUT", f"{AT}/ports/8080", opened), ("DELETE", AT, ended)):
+        text = await stage.refused(422, "IDEMPOTENCY_KEY_REUSED", method, path, headers=headers)
+        assert "sandbox before this one" in text
+    await stage.got("GET", AT)
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
 async def test_idempotency_key_has_a_form(stage: Stage, key: str) -> None:
     await stage.refused(400, "INVALID_REQUEST", "POST", "/v1/sandboxes", {}, headers={"Idempotency-Key": key})

@@ -50,6 +50,21 @@ async def test_other_request_with_the_same_key_is_refused() -> None:
     assert change.made == 1
 
 
+@pytest.mark.parametrize(("first", "then"), [(b"1", None), (None, b"1"), (None, None), (b"1", b"1")])
+async def test_life_that_nobody_knows_is_no_other(first: bytes | None, then: bytes | None) -> None:
+    answers, change = Answers(), Change()
+    await answers.once("me", "k", b"f", change.at_once, life=first)
+    assert (await answers.once("me", "k", b"f", change.at_once, life=then))[1]
+
+
+async def test_request_for_another_life_of_a_sandbox_is_another() -> None:
+    answers, change = Answers(), Change()
+    await answers.once("me", "k", b"f", change.at_once, life=b"1")
+    with pytest.raises(KeyReusedError, match="before this one"):
+        await answers.once("me", "k", b"f", change.at_once, life=b"2")
+    assert change.made == 1
+
+
 async def test_requests_at_once_wait_for_the_first() -> None:
     answers, change, got = Answers(), Change(), []
 
